@@ -1,0 +1,1 @@
+"""Data sets: one interface over rendered and real faces."""

@@ -1,0 +1,112 @@
+"""One interface for every data set: uint8 images, a table of binary labels, fixed splits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lassi_lib.errors import StudyError, nearest
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class FaceDataset:
+    """Images of one split, resized and cropped, with named binary labels.
+
+    Attributes
+    ----------
+    name, split : str
+        Which data set and which of 'train', 'valid', 'test'.
+    images : torch.Tensor
+        uint8 [N, 3, S, S], resized and centre-cropped as in the papers (before quantisation).
+    labels : numpy.ndarray
+        uint8 [N, n_attributes], 0 or 1.
+    attribute_names : tuple of str
+        Names of the columns of `labels`.
+    ids : numpy.ndarray
+        [N] identifier of each image inside its data set (a file name or an index).
+    note : str
+        One honest sentence on what was found and how it was split.
+    """
+
+    name: str
+    split: str
+    images: torch.Tensor
+    labels: np.ndarray
+    attribute_names: tuple[str, ...]
+    ids: np.ndarray
+    note: str = ""
+    extras: dict = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def image_size(self) -> int:
+        """Edge length S of the square images, in pixels."""
+        return self.images.shape[-1]
+
+    def label(self, attribute: str) -> np.ndarray:
+        """Return one attribute as int64 [N] in {0, 1}.
+
+        Raises
+        ------
+        StudyError
+            If the attribute is unknown; the nearest name is suggested.
+        """
+        return self.labels[:, self.column(attribute)].astype(np.int64)
+
+    def column(self, attribute: str) -> int:
+        """Return the column of `attribute` in `labels`; raises StudyError as `label` does."""
+        if attribute not in self.attribute_names:
+            raise StudyError(
+                f"attribute '{attribute}' is not in data set '{self.name}'"
+                f"{nearest(attribute, self.attribute_names)}"
+            )
+        return self.attribute_names.index(attribute)
+
+
+def load_dataset(
+    name: str,
+    split: str,
+    *,
+    image_size: int = 64,
+    data_root: str | Path | None = None,
+    **options: int,
+) -> FaceDataset:
+    """Load one split of a data set by name.
+
+    Parameters
+    ----------
+    name : {'synthfaces', 'celeba'}
+        Which data set. 'synthfaces' is rendered and needs no files.
+    split : {'train', 'valid', 'test'}
+        Which split.
+    image_size : int
+        Edge S of the square images, in pixels.
+    data_root : path, optional
+        Folder of the official files (not used by 'synthfaces').
+    **options
+        What the data set itself takes, for instance ``n_train``, ``n_valid``, ``n_test`` and
+        ``seed`` for 'synthfaces', ``max_images`` for 'celeba'.
+
+    Raises
+    ------
+    StudyError
+        If the name or split is unknown, or files are missing (the message says where to get them).
+    """
+    if split not in SPLITS:
+        raise StudyError(f"split '{split}' is unknown{nearest(split, SPLITS)}")
+    if name == "synthfaces":
+        from lassi_lib.data.synthfaces import load_synthfaces
+
+        return load_synthfaces(split, image_size=image_size, **options)
+    if name == "celeba":
+        from lassi_lib.data.celeba import load_celeba
+
+        return load_celeba(split, image_size=image_size, data_root=data_root, **options)
+    raise StudyError(f"data set '{name}' is unknown{nearest(name, ('synthfaces', 'celeba'))}")

@@ -1,0 +1,1 @@
+"""Attribute vectors and the similarity sets they span."""
