@@ -1,0 +1,1 @@
+"""Glow: the invertible generative model whose latents everything else works on."""
