@@ -35,8 +35,7 @@ def resize_and_crop(image: torch.Tensor, size: int) -> torch.Tensor:
         # torchvision's rule: the other edge is truncated, not rounded
         new = (size, int(size * width / height)) if height < width else (int(size * height / width), size)
         batch = interpolate(batch.float() / 255, new, mode="bilinear", align_corners=False, antialias=False)
-        # float sums may end a hair below a whole byte: 1e-3 of a level is far above their error
-        batch = (batch * 255 + 1e-3).floor().clamp_(0, 255).to(torch.uint8)
+        batch = (batch * 255).floor().clamp_(0, 255).to(torch.uint8)
     height, width = batch.shape[-2:]
     top, left = int((height - size + 1) * 0.5), int((width - size + 1) * 0.5)
     batch = batch[..., top : top + size, left : left + size]

@@ -1,0 +1,81 @@
+"""A reproducibility study of LASSI: certified individual fairness for image classifiers.
+
+Notebooks use only what this module offers. Names are imported when first used, so that
+``import lassi_lib`` stays fast and `run_all.py --list` never loads torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "StudyError": "errors",
+    # data
+    "FaceDataset": "data.dataset",
+    "load_dataset": "data.dataset",
+    "quantise": "data.preprocess",
+    "to_uint8": "data.preprocess",
+    # flow
+    "Glow": "flow.glow",
+    "GlowConfig": "flow.glow",
+    "load_glow": "flow.checkpoint",
+    # similarity
+    "SimilaritySet": "similarity.sets",
+    "attribute_vector": "similarity.vectors",
+    # learning
+    "Representation": "learning.representation",
+    "train_representation": "learning.train",
+    "train_classifier": "learning.classifier",
+    # certification
+    "CertificationSpec": "certification.certify",
+    "certify": "certification.certify",
+    # study
+    "Study": "study.study",
+    "Experiment": "study.experiment",
+    "experiments_of": "study.experiment",
+    "results_folder": "study.results",
+    "save_rows": "study.results",
+    "save_verdict": "study.results",
+    "provenance": "study.provenance",
+    "label_table": "study.faces",
+    "reconstructions": "study.faces",
+    "traversals": "study.faces",
+    "vector_table": "study.faces",
+    "published": "study.published",
+    "table_1": "study.published",
+    "summarise": "study.statistics",
+    "paired_difference": "study.statistics",
+    "compare": "study.statistics",
+    "VerdictRule": "study.verdicts",
+    "claim_1_verdict": "study.verdicts",
+    "save_table": "study.tables",
+    "present": "study.tables",
+    # display
+    "use_style": "display.style",
+    "save_figure": "display.style",
+    "montage": "display.faces",
+    "reconstruction_figure": "display.faces",
+    "traversal_figure": "display.faces",
+    "fairness_bars": "display.certificates",
+    "accuracy_bars": "display.certificates",
+    "radius_scatter": "display.certificates",
+    "history_curve": "display.certificates",
+    "norm_bars": "display.certificates",
+}
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'lassi_lib' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"lassi_lib.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

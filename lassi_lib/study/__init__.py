@@ -1,0 +1,1 @@
+"""Parameters, experiments, cached stages, statistics, verdicts and the execution of notebooks."""

@@ -1,0 +1,76 @@
+"""What one experiment is: data set, task, sensitive attributes, vector type, method, seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from lassi_lib.errors import StudyError, nearest
+from lassi_lib.study.params import Pipeline
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One trained encoder and classifier with the certificates of the whole test split."""
+
+    dataset: str
+    task: str
+    sensitive: tuple[str, ...]
+    vector_type: str
+    method: str
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """A short name for progress bars: 'Smiling/Pale_Skin LASSI seed 42'."""
+        return f"{self.task}/{'+'.join(self.sensitive)} {self.method} seed {self.seed}"
+
+    def columns(self) -> dict[str, Any]:
+        """Return the columns that mark this experiment's rows in every table."""
+        return {
+            "dataset": self.dataset,
+            "task": self.task,
+            "sensitive": "+".join(self.sensitive),
+            "vector_type": self.vector_type,
+            "method": self.method,
+            "seed": self.seed,
+        }
+
+
+def parse_pair(pair: str) -> tuple[str, tuple[str, ...]]:
+    """Split 'Smiling/Pale_Skin+Young' into the task and its sensitive attributes."""
+    task, slash, sensitive = str(pair).partition("/")
+    names = tuple(sensitive.split("+"))
+    if not slash or not task or not all(names):
+        raise StudyError(f"pair '{pair}' must read 'Task/Attribute' or 'Task/Attribute+Attribute'")
+    if len(set(names)) < len(names) or task in names:
+        raise StudyError(f"pair '{pair}' names an attribute twice: each may stand once")
+    return task, names
+
+
+def experiments_of(pipeline: Pipeline, params: dict[str, Any]) -> list[Experiment]:
+    """Return the experiments that a notebook's parameters ask for: pairs x methods x seeds.
+
+    A notebook without the parameters `pairs`, `methods` and `seeds` needs none.
+
+    Raises
+    ------
+    StudyError
+        If a pair is malformed, a method unknown to the profile, or a seed not a whole number.
+    """
+    if not {"pairs", "methods", "seeds"} <= params.keys():
+        return []
+    for method in params["methods"]:
+        if method not in pipeline.methods:
+            raise StudyError(f"method '{method}' is unknown{nearest(method, pipeline.methods)}")
+    for seed in params["seeds"]:
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            raise StudyError(f"seed {seed!r} must be a whole number, 0 or more")
+    for name in ("pairs", "methods", "seeds"):
+        if not params[name] or len(set(params[name])) < len(params[name]):
+            raise StudyError(f"'{name}' must be a list without repetitions and not empty: {params[name]}")
+    return [
+        Experiment(pipeline.data.name, *parse_pair(pair), pipeline.vector_type, method, seed)
+        for pair, method, seed in product(params["pairs"], params["methods"], params["seeds"])
+    ]

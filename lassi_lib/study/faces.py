@@ -1,0 +1,93 @@
+"""What the flow does to faces: reconstructions, traversals along attributes, tables of vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from lassi_lib.study.study import Study
+
+if TYPE_CHECKING:
+    import torch
+
+
+def label_table(study: Study, attributes: Iterable[str]) -> pd.DataFrame:
+    """Return how often each attribute occurs: percent of every split, and the training positives."""
+    rows = []
+    for name in attributes:
+        share = {f"{s} %": 100 * study.labels(s, name).mean() for s in ("train", "valid", "test")}
+        rows.append({"attribute": name, **share, "train positives": int(study.labels("train", name).sum())})
+    return pd.DataFrame(rows)
+
+
+def reconstructions(study: Study, count: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the first `count` test faces and D(E(x)), both uint8 [count, 3, S, S].
+
+    The originals are shown as the flow sees them, with their 5 bits.
+    """
+    from lassi_lib.data.preprocess import quantise, to_uint8
+
+    x = quantise(study.dataset("test").images[:count], study.pipeline.data.bits)
+    z = study.latents("test")[:count].to(study.device)
+    return to_uint8(x), to_uint8(study.glow().decode(z).cpu())
+
+
+def traversals(
+    study: Study, attributes: Iterable[str], index: int, t: np.ndarray
+) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
+    """Return a face moved along each attribute vector, and how far the pixels leave their range.
+
+    Parameters
+    ----------
+    study : Study
+        The study.
+    attributes : iterable of str
+        Sensitive attributes.
+    index : int
+        Which face of the test split.
+    t : numpy.ndarray
+        [m] coefficients, in units of the attribute vector.
+
+    Returns
+    -------
+    strips : dict
+        Attribute -> uint8 [m, 3, S, S].
+    table : pandas.DataFrame
+        Per attribute: the share of decoded values outside [-0.5, 0.5] over the strip, in percent.
+        The similarity set lives in the flow's latent space and is not a set of storable images.
+    """
+    import torch
+
+    from lassi_lib.data.preprocess import to_uint8
+
+    z = study.latents("test")[index]
+    strips, rows = {}, []
+    for name in attributes:
+        path = z + torch.as_tensor(t, dtype=z.dtype)[:, None] * study.vector(name)
+        x = study.glow().decode(path.to(study.device)).cpu()
+        strips[name] = to_uint8(x)
+        rows.append({"attribute": name, "outside range %": 100 * float((x.abs() > 0.5).float().mean())})
+    return strips, pd.DataFrame(rows)
+
+
+def vector_table(study: Study, attributes: Iterable[str]) -> pd.DataFrame:
+    """Return each attribute vector's length, its share of the typical latent spread, and cosines.
+
+    `norm / spread` compares ||a|| with the root mean square distance of test latents from their
+    mean; cosines tell how much two vectors share (a class mean drags correlated attributes along).
+    """
+    import torch
+
+    names = list(attributes)
+    vectors = torch.stack([study.vector(a) for a in names]).double()
+    z = study.latents("test")
+    spread = float((z - z.mean(0)).double().pow(2).sum(1).mean().sqrt())
+    norms = vectors.norm(dim=1)
+    cosines = (vectors @ vectors.T / norms[:, None] / norms).numpy()
+    table = pd.DataFrame({"attribute": names, "norm": norms.numpy(), "norm / spread": norms.numpy() / spread})
+    for j, name in enumerate(names):
+        table[f"cos {name}"] = cosines[:, j]
+    return table

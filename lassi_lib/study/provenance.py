@@ -1,0 +1,51 @@
+"""What a run really was, beside the papers' setting: the honest first table of every notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from lassi_lib.study.experiment import Experiment
+from lassi_lib.study.study import Study
+
+# ECCV 2022, section 6 and supplement (Table 11); Merk et al. 2023 used seeds 42 and 0.
+PAPERS = {
+    "faces": "CelebA, photographs",
+    "images (train / valid / test)": "162,770 / 19,867 / 19,962",
+    "split": "official partition",
+    "image size": "64 pixels (also 128)",
+    "Glow": "K = 32, L = 4, width 512",
+    "bits/dim on test images": "not published",
+    "encoder": "2048-1024-512, 5 epochs",
+    "certified test points": "every 64th image, 312",
+    "epsilon, sigma_cs": "1, 0.65",
+    "seeds": "ECCV: 5, Merk et al.: 2",
+}
+
+
+def provenance(study: Study, experiments: Iterable[Experiment] = ()) -> pd.DataFrame:
+    """Return a table (what, papers, this run) of data, models, sample sizes, device and minutes."""
+    experiments = list(experiments)
+    f, p = study.facts(), study.pipeline
+    kinds = {"synthfaces": "rendered synthetic faces", "celeba": "CelebA, photographs"}
+    here = {
+        "faces": kinds.get(f["dataset"], f["dataset"]),
+        "images (train / valid / test)": " / ".join(f"{n:,}" for n in f["images"].values()),
+        "split": f["note"] or "made by this study",
+        "image size": f"{f['image_size']} pixels",
+        "Glow": f["glow"],
+        "bits/dim on test images": f"{f['bits_per_dim']:.2f}",
+        "encoder": "-".join(str(h) for h in [*p.encoder.hidden, p.encoder.output]) + f", {p.encoder.epochs} epochs",
+        "certified test points": f"all {f['images']['test']:,}",
+        "epsilon, sigma_cs": f"{p.certification.epsilon:g}, {p.certification.sigma_cs:g}",
+        "seeds": ", ".join(str(s) for s in sorted({e.seed for e in experiments})) or "-",
+    }
+    rows = [{"": name, "papers": PAPERS[name], "this run": here[name]} for name in PAPERS]
+    rows.append({"": "Glow training", "papers": "not published", "this run": f"{f['glow_images_seen']:,} images seen"})
+    rows.append({"": "device", "papers": "-", "this run": f["device"]})
+    spent = study.seconds(experiments)
+    if spent:
+        minutes = ", ".join(f"{name} {s / 60:.1f}" for name, s in spent.items())
+        rows.append({"": "computing minutes", "papers": "-", "this run": minutes})
+    return pd.DataFrame(rows)

@@ -1,0 +1,42 @@
+"""Where a notebook puts what a reader opens: rows, verdicts, and the folder they lie in."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lassi_lib.study.params import ROOT
+
+
+def results_folder(profile: str, output: str = "") -> Path:
+    """Return (and create) the results folder: `output`, or results/<profile> beside the notebooks."""
+    folder = Path(output) if output else ROOT / "results" / profile
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def save_rows(rows: pd.DataFrame, folder: Path, name: str) -> Path:
+    """Write raw certificate rows to certificates/<name>.csv.gz: equal rows give equal bytes."""
+    text = io.StringIO()
+    rows.to_csv(text, index=False, float_format="%.6g", lineterminator="\n")
+    path = Path(folder) / "certificates" / f"{name}.csv.gz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".tmp")
+    draft.write_bytes(gzip.compress(text.getvalue().encode(), compresslevel=9, mtime=0))
+    os.replace(draft, path)
+    return path
+
+
+def save_verdict(folder: Path, name: str, outcome: str, text: str, picture: str = "", alt: str = "") -> dict[str, Any]:
+    """Write verdicts/<name>.json, which the index shows: outcome, one sentence, a picture's path."""
+    verdict = {"outcome": outcome, "text": text, "picture": picture, "alt": alt}
+    path = Path(folder) / "verdicts" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(verdict, indent=1) + "\n")
+    return verdict

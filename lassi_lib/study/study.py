@@ -1,0 +1,410 @@
+"""`Study`: the pipeline of one profile, every stage of it cached.
+
+Left to right: images -> Glow latents -> attribute vectors -> encoder -> classifier -> certificates.
+Each method below is one arrow; its `Stage` lists what the result depends on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from lassi_lib.errors import StudyError
+from lassi_lib.progress import progress
+from lassi_lib.study.cache import Stage, StageCache, checksum
+from lassi_lib.study.experiment import Experiment
+from lassi_lib.study.params import ROOT, Pipeline, load_pipeline
+
+if TYPE_CHECKING:
+    import torch
+
+    from lassi_lib.data.dataset import FaceDataset
+    from lassi_lib.flow.glow import Glow
+    from lassi_lib.learning.representation import Representation
+    from lassi_lib.similarity.sets import SimilaritySet
+
+
+class Study:
+    """One profile's data, models and certificates.
+
+    Parameters
+    ----------
+    profile : str or Pipeline
+        A profile's name (a folder of params/), or a pipeline built by hand.
+    data_root : path, optional
+        Folder of the data set's official files; not needed for rendered faces.
+    device : {'auto', 'cpu', 'cuda'}
+        Where the flow and the encoders run.
+    cache : path, optional
+        Where stages are kept; default $LASSI_CACHE or .cache/ beside the notebooks.
+    workers : int, optional
+        Threads over test points; never changes a result.
+    """
+
+    def __init__(
+        self,
+        profile: str | Pipeline = "demo",
+        *,
+        data_root: str | Path | None = None,
+        device: str = "auto",
+        cache: str | Path | None = None,
+        workers: int | None = None,
+    ) -> None:
+        from lassi_lib.numerics import pick_device
+
+        self.pipeline = load_pipeline(profile) if isinstance(profile, str) else profile
+        self.data_root = data_root
+        self.device = pick_device(device)
+        self.cache = StageCache(cache)
+        self.workers = workers or os.cpu_count() or 1
+        self._memo: dict[Any, Any] = {}
+        _certification_spec(self.pipeline, 1.0).validate()
+
+    # ---- data and flow -------------------------------------------------------------------------
+
+    def dataset(self, split: str) -> FaceDataset:
+        """Return the images and labels of one split."""
+        from lassi_lib.data.dataset import load_dataset
+
+        data = self.pipeline.data
+        return self._once(
+            ("dataset", split),
+            lambda: load_dataset(
+                data.name, split, image_size=data.image_size, data_root=self.data_root, **data.options()
+            ),
+        )
+
+    def _data_stage(self) -> Stage:
+        data = self.pipeline.data
+        return self._once("data", lambda: Stage("data", 1, asdict(data) | {"files": _fingerprint(data.name, self.data_root)}))
+
+    def _glow_stage(self) -> Stage:
+        p = self.pipeline.glow
+        if p.checkpoint:
+            return self._once("glow stage", lambda: Stage("glow", 1, {"checkpoint": checksum(_checkpoint(p.checkpoint))}))
+        made_by = {k: v for k, v in asdict(p).items() if k not in ("checkpoint", "bits_per_dim_at_most")}
+        return Stage("glow", 1, made_by, (self._data_stage().key,))
+
+    def glow(self) -> Glow:
+        """Return the trained flow: the shipped checkpoint, or one trained here and kept."""
+        return self._once("glow", self._load_glow)
+
+    def _load_glow(self) -> Glow:
+        from lassi_lib.flow.checkpoint import load_glow, save_glow
+        from lassi_lib.flow.glow import GlowConfig
+        from lassi_lib.flow.train import GlowTraining, train_glow
+
+        p = self.pipeline.glow
+        config = GlowConfig(self.pipeline.data.image_size, p.n_steps, p.n_blocks, p.width, p.affine)
+        if p.checkpoint:
+            return load_glow(_checkpoint(p.checkpoint), config)[0].to(self.device)
+        stage = self._glow_stage()
+
+        def compute(folder: Path) -> dict:
+            names = ("n_images", "batch_size", "learning_rate", "warmup_steps", "clip_norm", "flip", "threads")
+            training = GlowTraining(**{k: getattr(p, k) for k in names})
+            partial = self.cache.root / "glow" / f"{stage.key}.partial"
+            glow, history = train_glow(
+                self.dataset("train").images,
+                config,
+                training,
+                seed=p.seed,
+                device=str(self.device),
+                checkpoint_path=partial,
+            )
+            save_glow(folder / "glow.safetensors", glow, {"history": history})
+            return {"device": _device_name(self.device), "history": history}
+
+        folder = self.cache.fetch(stage, compute)
+        return load_glow(folder / "glow.safetensors", config)[0].to(self.device)
+
+    def _latents_stage(self, split: str) -> Stage:
+        return Stage("latents", 1, {"split": split}, (self._data_stage().key, self._glow_stage().key))
+
+    def latents(self, split: str) -> torch.Tensor:
+        """Return z = E(x) of one split, float32 [N, d], and keep the labels beside them."""
+        return self._latents(split)["z"]
+
+    def labels(self, split: str, attribute: str) -> np.ndarray:
+        """Return one attribute's labels of a split, int64 [N], from the kept latents' table."""
+        names = self.attribute_names()
+        if attribute not in names:
+            self.dataset(split).column(attribute)  # raises with the nearest name
+        return self._latents(split)["labels"][:, names.index(attribute)].numpy().astype(np.int64)
+
+    def attribute_names(self) -> list[str]:
+        """Return the names of the data set's binary attributes."""
+        self._latents("test")
+        return self.cache.record(self._latents_stage("test"))["facts"]["attributes"]
+
+    def _latents(self, split: str) -> dict[str, torch.Tensor]:
+        from safetensors.torch import load_file, save_file
+
+        def compute(folder: Path) -> dict:
+            import torch
+
+            from lassi_lib.data.preprocess import quantise
+            from lassi_lib.flow.glow import bits_per_dim
+            from lassi_lib.numerics import threads
+            from lassi_lib.streams import torch_stream
+
+            data, glow, bits = self.dataset(split), self.glow(), self.pipeline.data.bits
+            with threads(self.pipeline.glow.threads):
+                x = quantise(data.images, bits)
+                blocks = progress(x.split(256), label=f"encode {split}", unit="batch")
+                z = torch.cat([glow.encode(b.to(self.device)).cpu() for b in blocks])
+                few = slice(0, 256)
+                again = glow.decode(z[few].to(self.device)).cpu()
+                generator = torch_stream(self.pipeline.glow.seed, f"dequantise/{split}")
+                facts = {
+                    "attributes": list(data.attribute_names),
+                    "note": data.note,
+                    "images": len(data),
+                    "bits_per_dim": bits_per_dim(glow, data.images[:2000], bits, generator),
+                    "max_reconstruction_error": float((again - x[few]).abs().max()),
+                    "device": _device_name(self.device),
+                }
+            save_file({"z": z, "labels": torch.from_numpy(data.labels)}, folder / "latents.safetensors")
+            return facts
+
+        stage = self._latents_stage(split)
+        return self._once(stage.key, lambda: load_file(self.cache.fetch(stage, compute) / "latents.safetensors"))
+
+    # ---- similarity ----------------------------------------------------------------------------
+
+    def _vector_stage(self, attribute: str) -> Stage:
+        params = {"attribute": attribute, "kind": self.pipeline.vector_type}
+        return Stage("vector", 1, params, (self._latents_stage("train").key,))
+
+    def vector(self, attribute: str) -> torch.Tensor:
+        """Return the attribute vector a of one sensitive attribute, float32 [d]."""
+        from safetensors.torch import load_file, save_file
+
+        def compute(folder: Path) -> None:
+            from lassi_lib.similarity.vectors import attribute_vector
+
+            y = self.labels("train", attribute)
+            a = attribute_vector(self.latents("train"), y, self.pipeline.vector_type)
+            save_file({"a": a}, folder / "vector.safetensors")
+
+        stage = self._vector_stage(attribute)
+        return self._once(stage.key, lambda: load_file(self.cache.fetch(stage, compute) / "vector.safetensors")["a"])
+
+    def similarity(self, sensitive: Iterable[str]) -> SimilaritySet:
+        """Return the similarity set spanned by the vectors of the sensitive attributes."""
+        import torch
+
+        from lassi_lib.similarity.sets import SimilaritySet
+
+        names = tuple(sensitive)
+        vectors = torch.stack([self.vector(a) for a in names])
+        return SimilaritySet(vectors, self.pipeline.certification.epsilon, names)
+
+    # ---- one experiment ------------------------------------------------------------------------
+
+    def _encoder_stage(self, e: Experiment) -> Stage:
+        method = self.pipeline.methods[e.method]
+        params = {"task": e.task, "seed": e.seed, "lambda_1": method.lambda_1, "lambda_2": method.lambda_2}
+        params |= {"augment": method.augment} | asdict(self.pipeline.encoder)
+        parents = [self._latents_stage("train").key, self._latents_stage("valid").key]
+        if method.lambda_2 > 0 or method.augment:
+            # the naive encoder never sees the similarity set: one serves all sensitive attributes
+            params["epsilon"] = self.pipeline.certification.epsilon
+            parents += [self._vector_stage(a).key for a in e.sensitive]
+        return Stage("encoder", 1, params, tuple(parents))
+
+    def representation(self, e: Experiment) -> Representation:
+        """Return the trained encoder R of an experiment, in evaluation mode."""
+        from safetensors.torch import load_file, save_file
+
+        from lassi_lib.learning.representation import Representation
+
+        p = self.pipeline.encoder
+
+        def compute(folder: Path) -> dict:
+            from lassi_lib.learning.objectives import Objective
+            from lassi_lib.learning.train import EncoderTraining, train_representation
+
+            method = self.pipeline.methods[e.method]
+            training = EncoderTraining(**{**asdict(p), "hidden": tuple(p.hidden)})
+            representation, history = train_representation(
+                self.latents("train"),
+                self.labels("train", e.task),
+                self.latents("valid"),
+                self.labels("valid", e.task),
+                self.similarity(e.sensitive),
+                Objective(e.method, method.lambda_1, method.lambda_2, augment=method.augment),
+                training,
+                seed=e.seed,
+                device=str(self.device),
+                label=f"encoder {e.label}",
+            )
+            state = {k: v.detach().cpu().contiguous() for k, v in representation.state_dict().items()}
+            save_file(state, folder / "encoder.safetensors")
+            return {"history": history, "device": _device_name(self.device)}
+
+        folder = self.cache.fetch(self._encoder_stage(e), compute)
+        state = load_file(folder / "encoder.safetensors")
+        d = self.latents("test").shape[1]
+        representation = Representation(d, tuple(p.hidden), p.output)
+        representation.load_state_dict(state)
+        return representation.to(self.device).eval()
+
+    def _classifier_stage(self, e: Experiment) -> Stage:
+        sigma_rs = self.pipeline.methods[e.method].sigma_rs
+        params = asdict(self.pipeline.classifier) | {"task": e.task, "seed": e.seed, "sigma_rs": sigma_rs}
+        return Stage("classifier", 1, params, (self._encoder_stage(e).key,))
+
+    def classifier(self, e: Experiment) -> torch.nn.Linear:
+        """Return the linear classifier C trained on noisy representations of an experiment."""
+        import torch
+        from safetensors.torch import load_file, save_file
+
+        def compute(folder: Path) -> None:
+            from lassi_lib.learning.classifier import ClassifierTraining, train_classifier
+
+            p = self.pipeline.classifier
+            classifier = train_classifier(
+                self.representation(e),
+                self.latents("train"),
+                self.labels("train", e.task),
+                2,
+                self.pipeline.methods[e.method].sigma_rs,
+                ClassifierTraining(**asdict(p)),
+                seed=e.seed,
+                device=str(self.device),
+            )
+            state = {k: v.detach().cpu().contiguous() for k, v in classifier.state_dict().items()}
+            save_file(state, folder / "classifier.safetensors")
+
+        folder = self.cache.fetch(self._classifier_stage(e), compute)
+        state = load_file(folder / "classifier.safetensors")
+        classifier = torch.nn.Linear(self.pipeline.encoder.output, len(state["bias"]))
+        classifier.load_state_dict(state)
+        return classifier.to(self.device).eval()
+
+    def _certificates_stage(self, e: Experiment) -> Stage:
+        params = asdict(self.pipeline.certification) | {"seed": e.seed}
+        params |= {"sigma_rs": self.pipeline.methods[e.method].sigma_rs}
+        vectors = [self._vector_stage(a).key for a in e.sensitive]
+        parents = (self._classifier_stage(e).key, self._latents_stage("test").key, *vectors)
+        return Stage("certificates", 1, params, parents)
+
+    def certificates(self, e: Experiment) -> pd.DataFrame:
+        """Return one row per test point: prediction, status, d_cs, d_rs (see `certify`)."""
+
+        def compute(folder: Path) -> None:
+            from lassi_lib.certification.certify import certify
+
+            labels = self.labels("test", e.task)
+            rows = certify(
+                self.representation(e),
+                self.classifier(e),
+                self.similarity(e.sensitive),
+                self.latents("test"),
+                labels,
+                _certification_spec(self.pipeline, self.pipeline.methods[e.method].sigma_rs),
+                seed=e.seed,
+                indices=np.arange(len(labels)),
+                workers=self.workers,
+                label=f"certify {e.label}",
+            )
+            rows.to_csv(folder / "rows.csv", index=False)
+
+        rows = pd.read_csv(self.cache.fetch(self._certificates_stage(e), compute) / "rows.csv")
+        for position, (name, value) in enumerate(e.columns().items()):
+            rows.insert(position, name, value)
+        return rows
+
+    def run(self, experiments: Iterable[Experiment]) -> pd.DataFrame:
+        """Run experiments (or read them from the cache) and return all their certificate rows."""
+        experiments = list(experiments)
+        names = self.attribute_names()
+        for e in experiments:
+            for attribute in (e.task, *e.sensitive):
+                if attribute not in names:
+                    self.dataset("test").column(attribute)  # raises with the nearest name
+        bar = progress(experiments, label="experiments", unit="experiment")
+        return pd.concat([self.certificates(e) for e in bar], ignore_index=True)
+
+    # ---- facts ---------------------------------------------------------------------------------
+
+    def facts(self) -> dict[str, Any]:
+        """Return what was really used: images per split, flow, bits/dim, device, minutes."""
+        splits = {s: self._latent_facts(s) for s in ("train", "valid", "test")}
+        p = self.pipeline.glow
+        return {
+            "dataset": self.pipeline.data.name,
+            "image_size": self.pipeline.data.image_size,
+            "images": {s: f["images"] for s, f in splits.items()},
+            "note": splits["test"]["note"],
+            "glow": f"K = {p.n_steps}, L = {p.n_blocks}, width {p.width}",
+            "glow_images_seen": p.n_images,
+            "bits_per_dim": splits["test"]["bits_per_dim"],
+            "max_reconstruction_error": splits["test"]["max_reconstruction_error"],
+            "device": splits["test"]["device"],
+        }
+
+    def seconds(self, experiments: Iterable[Experiment]) -> dict[str, float]:
+        """Return the recorded computing time of each stage's distinct results, in seconds."""
+        stages = {s.key: s for e in experiments for s in self._stages(e)}
+        total: dict[str, float] = {}
+        for stage in stages.values():
+            if stage.name != "data" and self.cache.has(stage):
+                total[stage.name] = total.get(stage.name, 0.0) + self.cache.record(stage)["seconds"]
+        return total
+
+    def _stages(self, e: Experiment) -> list[Stage]:
+        splits = [self._latents_stage(s) for s in ("train", "valid", "test")]
+        vectors = [self._vector_stage(a) for a in e.sensitive]
+        own = [self._encoder_stage(e), self._classifier_stage(e), self._certificates_stage(e)]
+        return [self._glow_stage(), *splits, *vectors, *own]
+
+    def _latent_facts(self, split: str) -> dict[str, Any]:
+        self._latents(split)
+        return self.cache.record(self._latents_stage(split))["facts"]
+
+    def _once(self, key: Any, make: Any) -> Any:
+        if key not in self._memo:
+            self._memo[key] = make()
+        return self._memo[key]
+
+
+def _fingerprint(name: str, data_root: str | Path | None) -> str:
+    """Return what identifies a data set's content beyond its parameters."""
+    if name == "celeba":
+        from lassi_lib.data.celeba import fingerprint
+
+        return fingerprint(data_root)
+    from lassi_lib.data.synthfaces import VERSION
+
+    return f"rendered, version {VERSION}"
+
+
+def _checkpoint(name: str) -> Path:
+    path = Path(name) if Path(name).is_absolute() else ROOT / name
+    if not path.is_file():
+        raise StudyError(f"Glow checkpoint {name} is missing: restore it, or set glow.checkpoint to '' to train one")
+    return path
+
+
+def _certification_spec(pipeline: Pipeline, sigma_rs: float) -> Any:
+    from lassi_lib.certification.certify import CertificationSpec
+
+    return CertificationSpec(sigma_rs=sigma_rs, **asdict(pipeline.certification))
+
+
+def _device_name(device: torch.device) -> str:
+    import platform
+
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {os.cpu_count()} threads"
