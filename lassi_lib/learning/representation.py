@@ -1,0 +1,120 @@
+"""The encoder R: an MLP on the flow's latents whose outputs have unit variance per coordinate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from lassi_lib.streams import stream_seed
+
+
+@contextmanager
+def initialisation(seed: int, stage: str) -> Iterator[None]:
+    """Initialise modules from the stream (seed, stage) and leave torch's global generator untouched.
+
+    ``torch.manual_seed`` would also re-seed every GPU; modules are born on the CPU, so its own
+    generator is enough and the result does not depend on the device.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(stream_seed(seed, stage))
+        yield
+
+
+class Representation(nn.Module):
+    """R: latents [N, d] -> representations [N, output] (ECCV 2022, section 5).
+
+    Linear, BatchNorm and ReLU for every hidden layer, then a Linear and a BatchNorm without
+    parameters. The latter fixes the scale: every coordinate has unit variance over the training
+    data, so distances cannot be made small by shrinking everything.
+
+    The forward pass is cut after the first Linear. Similar points lie on a line (or plane)
+    through z, and there ``first(z + t A) = first(z) + t @ direction(A)``: the products with z and
+    with A are needed once, whatever the number of points t.
+
+    Parameters
+    ----------
+    d : int
+        Length of a latent.
+    hidden : tuple of int
+        Widths of the hidden layers.
+    output : int
+        Length of a representation.
+    """
+
+    def __init__(self, d: int, hidden: tuple[int, ...] = (2048, 1024), output: int = 512) -> None:
+        super().__init__()
+        widths = (d, *hidden, output)
+        self.linears = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
+        self.norms = nn.ModuleList([*map(nn.BatchNorm1d, hidden), nn.BatchNorm1d(output, affine=False)])
+
+    def first(self, z: torch.Tensor) -> torch.Tensor:
+        """Return the first Linear's output for latents `z`: [N, d] -> [N, h1]."""
+        return self.linears[0](z)
+
+    def direction(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Return what the first Linear makes of directions (no bias): [n, d] -> [n, h1]."""
+        return nn.functional.linear(vectors, self.linears[0].weight)
+
+    def rest(self, h: torch.Tensor) -> torch.Tensor:
+        """Return the representations of first-layer outputs `h`: [N, h1] -> [N, output]."""
+        for norm, linear in zip(self.norms, self.linears[1:], strict=False):
+            h = linear(nn.functional.relu(norm(h)))
+        return self.norms[-1](h)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        """Return the representations of latents `z`: [N, d] -> [N, output]."""
+        return self.rest(self.first(z))
+
+    def folded_layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return R in eval mode as plain affine layers, its BatchNorms folded in.
+
+        Returns
+        -------
+        list of (W [out, in], b [out])
+            float64 on the CPU. A ReLU stands between consecutive layers, none after the last.
+        """
+        layers = []
+        for linear, norm in zip(self.linears, self.norms, strict=True):
+            mean, var = norm.running_mean.double().cpu(), norm.running_var.double().cpu()
+            scale = (var + norm.eps).rsqrt()
+            shift = torch.zeros_like(mean)
+            if norm.affine:
+                scale = scale * norm.weight.detach().double().cpu()
+                shift = norm.bias.detach().double().cpu()
+            weight, bias = (p.detach().double().cpu() for p in (linear.weight, linear.bias))
+            layers.append((weight * scale[:, None], (bias - mean) * scale + shift))
+        return layers
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return all weights and statistics as a plain dict of CPU tensors (for safetensors)."""
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+
+    @classmethod
+    def from_state(cls, state: dict[str, torch.Tensor]) -> Representation:
+        """Rebuild a frozen R in eval mode from `state()`; the widths are read off the weights.
+
+        The tensors are taken over as they are, not copied.
+        """
+        weights = [
+            state[f"linears.{i}.weight"] for i in range(sum(k.endswith("running_mean") for k in state))
+        ]
+        *hidden, output = (len(w) for w in weights)
+        with torch.device("meta"):  # neither memory nor random numbers for weights about to be replaced
+            representation = cls(weights[0].shape[1], tuple(hidden), output)
+        representation.load_state_dict(state, assign=True)
+        return representation.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def embed(representation: Representation, z: torch.Tensor, batch_size: int = 1024) -> torch.Tensor:
+    """Return R(z) in eval mode, in batches: latents [N, d] -> float32 [N, output] on the CPU."""
+    device = representation.linears[0].weight.device
+    was_training = representation.training
+    representation.eval()
+    r = torch.cat([representation(batch.to(device)).cpu() for batch in z.split(batch_size)])
+    representation.train(was_training)
+    return r
