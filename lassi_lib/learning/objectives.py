@@ -130,11 +130,13 @@ def losses(
         L_adv: mean over the batch of max(0, ||R(z) - R(z_adv)||_2 - delta), delta = 0, where z_adv
         is the farthest of the s candidates; gradients flow through both branches.
     """
-    h = representation.first(z)
+    if objective.needs_similarity:
+        h, direction = representation.first_and_direction(z, vectors)
+    else:
+        h = representation.first(z)
     r = representation.rest(h)
     adv = r.new_zeros(())
     rows, labels = r, y
-    direction = representation.direction(vectors) if objective.needs_similarity else None
     if objective.augment:
         similar = representation.rest((h + t @ direction).flatten(0, 1))
         rows, labels = torch.cat([r, similar]), y.repeat(1 + len(t))

@@ -59,6 +59,16 @@ class Representation(nn.Module):
         """Return what the first Linear makes of directions (no bias): [n, d] -> [n, h1]."""
         return nn.functional.linear(vectors, self.linears[0].weight)
 
+    def first_and_direction(self, z: torch.Tensor, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ``(first(z), direction(vectors))`` from one product, for training.
+
+        Autograd then forms the weight's gradient in one product too; from two it would add two
+        tensors as large as the weight, a seventh of a step's time.
+        """
+        products = nn.functional.linear(torch.cat([z, vectors]), self.linears[0].weight)
+        h, direction = products.split([len(z), len(vectors)])
+        return h + self.linears[0].bias, direction
+
     def rest(self, h: torch.Tensor) -> torch.Tensor:
         """Return the representations of first-layer outputs `h`: [N, h1] -> [N, output]."""
         for norm, linear in zip(self.norms, self.linears[1:], strict=False):
