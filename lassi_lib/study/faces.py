@@ -91,3 +91,40 @@ def vector_table(study: Study, attributes: Iterable[str]) -> pd.DataFrame:
     for j, name in enumerate(names):
         table[f"cos {name}"] = cosines[:, j]
     return table
+
+
+def flow_table(study: Study) -> pd.DataFrame:
+    """Return the flow's fit per split: images, bits/dim, largest reconstruction error, the bound."""
+    rows = []
+    for split in ("train", "valid", "test"):
+        f = study.latent_facts(split)
+        rows.append(
+            {
+                "split": split,
+                "images": f["images"],
+                "bits/dim": f["bits_per_dim"],
+                "largest reconstruction error": f["max_reconstruction_error"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def flow_history(study: Study) -> pd.DataFrame:
+    """Return the flow's training history: step, bits_per_dim, learning_rate (from its checkpoint)."""
+    return pd.DataFrame(study.glow_info()["history"])
+
+
+def flow_verdict(study: Study, largest_error: float = 1e-3) -> Verdict:
+    """Judge whether the flow is fit for use: bits/dim within the profile's bound, round trip exact.
+
+    The bound, `glow.bits_per_dim_at_most`, stands in the profile's pipeline.yaml.
+    """
+    facts = study.latent_facts("test")
+    bound = study.pipeline.glow.bits_per_dim_at_most
+    bits, error = facts["bits_per_dim"], facts["max_reconstruction_error"]
+    fit, exact = bits <= bound, error < largest_error
+    text = (
+        f"{bits:.2f} bits/dim on unseen faces ({'within' if fit else 'above'} this profile's bound of {bound:g}), "
+        f"largest reconstruction error {error:.1e} ({'below' if exact else 'not below'} {largest_error:g})"
+    )
+    return Verdict("supported" if fit and exact else "not supported", text)

@@ -15,8 +15,11 @@ from lassi_lib.study.params import ROOT
 
 
 def results_folder(profile: str, output: str = "") -> Path:
-    """Return (and create) the results folder: `output`, or results/<profile> beside the notebooks."""
-    folder = Path(output) if output else ROOT / "results" / profile
+    """Return (and create) the results folder: `output`, else $LASSI_OUTPUT, else results/<profile>.
+
+    The batch run uses the variables, so that no folder of its machine stands in a rendered page.
+    """
+    folder = Path(output or os.environ.get("LASSI_OUTPUT") or ROOT / "results" / profile)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -33,7 +36,9 @@ def save_rows(rows: pd.DataFrame, folder: Path, name: str) -> Path:
     return path
 
 
-def save_verdict(folder: Path, name: str, outcome: str, text: str, picture: str = "", alt: str = "") -> dict[str, Any]:
+def save_verdict(
+    folder: Path, name: str, outcome: str, text: str, picture: str = "", alt: str = ""
+) -> dict[str, Any]:
     """Write verdicts/<name>.json, which the index shows: outcome, one sentence, a picture's path."""
     verdict = {"outcome": outcome, "text": text, "picture": picture, "alt": alt}
     path = Path(folder) / "verdicts" / f"{name}.json"

@@ -38,7 +38,8 @@ class Study:
     profile : str or Pipeline
         A profile's name (a folder of params/), or a pipeline built by hand.
     data_root : path, optional
-        Folder of the data set's official files; not needed for rendered faces.
+        Folder of the data set's official files (default: $LASSI_DATA_ROOT); not needed for
+        rendered faces.
     device : {'auto', 'cpu', 'cuda'}
         Where the flow and the encoders run.
     cache : path, optional
@@ -59,7 +60,7 @@ class Study:
         from lassi_lib.numerics import pick_device
 
         self.pipeline = load_pipeline(profile) if isinstance(profile, str) else profile
-        self.data_root = data_root
+        self.data_root = data_root or os.environ.get("LASSI_DATA_ROOT", "")
         self.device = pick_device(device)
         self.cache = StageCache(cache)
         self.workers = workers or os.cpu_count() or 1
@@ -82,20 +83,29 @@ class Study:
 
     def _data_stage(self) -> Stage:
         data = self.pipeline.data
-        return self._once("data", lambda: Stage("data", 1, asdict(data) | {"files": _fingerprint(data.name, self.data_root)}))
+        return self._once(
+            "data",
+            lambda: Stage("data", 1, asdict(data) | {"files": _fingerprint(data.name, self.data_root)}),
+        )
 
     def _glow_stage(self) -> Stage:
         p = self.pipeline.glow
         if p.checkpoint:
-            return self._once("glow stage", lambda: Stage("glow", 1, {"checkpoint": checksum(_checkpoint(p.checkpoint))}))
+            return self._once(
+                "glow stage", lambda: Stage("glow", 1, {"checkpoint": checksum(_checkpoint(p.checkpoint))})
+            )
         made_by = {k: v for k, v in asdict(p).items() if k not in ("checkpoint", "bits_per_dim_at_most")}
         return Stage("glow", 1, made_by, (self._data_stage().key,))
 
     def glow(self) -> Glow:
         """Return the trained flow: the shipped checkpoint, or one trained here and kept."""
-        return self._once("glow", self._load_glow)
+        return self._once("glow", self._load_glow)[0]
 
-    def _load_glow(self) -> Glow:
+    def glow_info(self) -> dict[str, Any]:
+        """Return what the flow's checkpoint says of its training: ``history`` and operative parameters."""
+        return self._once("glow", self._load_glow)[1]
+
+    def _load_glow(self) -> tuple[Glow, dict[str, Any]]:
         from lassi_lib.flow.checkpoint import load_glow, save_glow
         from lassi_lib.flow.glow import GlowConfig
         from lassi_lib.flow.train import GlowTraining, train_glow
@@ -103,13 +113,22 @@ class Study:
         p = self.pipeline.glow
         config = GlowConfig(self.pipeline.data.image_size, p.n_steps, p.n_blocks, p.width, p.affine)
         if p.checkpoint:
-            return load_glow(_checkpoint(p.checkpoint), config)[0].to(self.device)
+            glow, info = load_glow(_checkpoint(p.checkpoint), config)
+            return glow.to(self.device), info
         stage = self._glow_stage()
 
         def compute(folder: Path) -> dict:
-            names = ("n_images", "batch_size", "learning_rate", "warmup_steps", "clip_norm", "flip", "threads")
-            training = GlowTraining(**{k: getattr(p, k) for k in names})
-            partial = self.cache.root / "glow" / f"{stage.key}.partial"
+            names = (
+                "n_images",
+                "batch_size",
+                "learning_rate",
+                "warmup_steps",
+                "clip_norm",
+                "flip",
+                "threads",
+            )
+            training = GlowTraining(**{k: getattr(p, k) for k in names}, bits=self.pipeline.data.bits)
+            partial = self.cache.root / "glow" / f"{stage.key}.partial.safetensors"
             glow, history = train_glow(
                 self.dataset("train").images,
                 config,
@@ -122,7 +141,8 @@ class Study:
             return {"device": _device_name(self.device), "history": history}
 
         folder = self.cache.fetch(stage, compute)
-        return load_glow(folder / "glow.safetensors", config)[0].to(self.device)
+        glow, info = load_glow(folder / "glow.safetensors", config)
+        return glow.to(self.device), info
 
     def _latents_stage(self, split: str) -> Stage:
         return Stage("latents", 1, {"split": split}, (self._data_stage().key, self._glow_stage().key))
@@ -174,7 +194,9 @@ class Study:
             return facts
 
         stage = self._latents_stage(split)
-        return self._once(stage.key, lambda: load_file(self.cache.fetch(stage, compute) / "latents.safetensors"))
+        return self._once(
+            stage.key, lambda: load_file(self.cache.fetch(stage, compute) / "latents.safetensors")
+        )
 
     # ---- similarity ----------------------------------------------------------------------------
 
@@ -194,7 +216,9 @@ class Study:
             save_file({"a": a}, folder / "vector.safetensors")
 
         stage = self._vector_stage(attribute)
-        return self._once(stage.key, lambda: load_file(self.cache.fetch(stage, compute) / "vector.safetensors")["a"])
+        return self._once(
+            stage.key, lambda: load_file(self.cache.fetch(stage, compute) / "vector.safetensors")["a"]
+        )
 
     def similarity(self, sensitive: Iterable[str]) -> SimilaritySet:
         """Return the similarity set spanned by the vectors of the sensitive attributes."""
@@ -245,16 +269,11 @@ class Study:
                 device=str(self.device),
                 label=f"encoder {e.label}",
             )
-            state = {k: v.detach().cpu().contiguous() for k, v in representation.state_dict().items()}
-            save_file(state, folder / "encoder.safetensors")
+            save_file(representation.state(), folder / "encoder.safetensors")
             return {"history": history, "device": _device_name(self.device)}
 
         folder = self.cache.fetch(self._encoder_stage(e), compute)
-        state = load_file(folder / "encoder.safetensors")
-        d = self.latents("test").shape[1]
-        representation = Representation(d, tuple(p.hidden), p.output)
-        representation.load_state_dict(state)
-        return representation.to(self.device).eval()
+        return Representation.from_state(load_file(folder / "encoder.safetensors")).to(self.device)
 
     def _classifier_stage(self, e: Experiment) -> Stage:
         sigma_rs = self.pipeline.methods[e.method].sigma_rs
@@ -337,7 +356,7 @@ class Study:
 
     def facts(self) -> dict[str, Any]:
         """Return what was really used: images per split, flow, bits/dim, device, minutes."""
-        splits = {s: self._latent_facts(s) for s in ("train", "valid", "test")}
+        splits = {s: self.latent_facts(s) for s in ("train", "valid", "test")}
         p = self.pipeline.glow
         return {
             "dataset": self.pipeline.data.name,
@@ -366,7 +385,8 @@ class Study:
         own = [self._encoder_stage(e), self._classifier_stage(e), self._certificates_stage(e)]
         return [self._glow_stage(), *splits, *vectors, *own]
 
-    def _latent_facts(self, split: str) -> dict[str, Any]:
+    def latent_facts(self, split: str) -> dict[str, Any]:
+        """Return what was recorded when a split was encoded: images, note, bits/dim, error, device."""
         self._latents(split)
         return self.cache.record(self._latents_stage(split))["facts"]
 
@@ -390,7 +410,9 @@ def _fingerprint(name: str, data_root: str | Path | None) -> str:
 def _checkpoint(name: str) -> Path:
     path = Path(name) if Path(name).is_absolute() else ROOT / name
     if not path.is_file():
-        raise StudyError(f"Glow checkpoint {name} is missing: restore it, or set glow.checkpoint to '' to train one")
+        raise StudyError(
+            f"Glow checkpoint {name} is missing: restore it, or set glow.checkpoint to '' to train one"
+        )
     return path
 
 

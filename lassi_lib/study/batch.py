@@ -1,0 +1,284 @@
+"""The batch run behind `python run_all.py`: check everything, compute, execute notebooks, render.
+
+Order matters. All parameters are checked before anything is computed, and everything is computed
+before anything is written to results/: a mistake leaves the results of the previous run as they were.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from lassi_lib.errors import StudyError, nearest
+from lassi_lib.study.params import (
+    NOTEBOOKS,
+    ROOT,
+    Pipeline,
+    load_notebook_params,
+    load_pipeline,
+    notebooks_of,
+    profiles,
+)
+
+NOTEBOOK_TIMEOUT = 4 * 3600.0  # seconds; experiments are computed before, so notebooks take minutes
+PACKAGES = (
+    "torch torchvision numpy scipy pandas statsmodels matplotlib seaborn papermill nbconvert jupyterlab"
+).split()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit code: 0 done, 1 a notebook failed, 2 user's mistake, 130."""
+    try:
+        args = parser().parse_args(argv)
+        if args.list:
+            print_list()
+            return 0
+        return run_profile(args)
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: what is finished is kept, the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    p = argparse.ArgumentParser(prog="run_all.py", description="Run the LASSI reproducibility study.")
+    p.add_argument("--profile", default="demo", help="which data and sizes, see --list (default: demo)")
+    p.add_argument("--data-root", default="", metavar="DIR", help="folder of the data set's official files")
+    p.add_argument("--only", default="", metavar="NB", help="run one notebook, by number or name")
+    p.add_argument("--output", default="", metavar="DIR", help="where results go (default: results/PROFILE)")
+    p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: auto")
+    p.add_argument("--list", action="store_true", help="print profiles, notebooks and expected minutes")
+    return p
+
+
+def print_list() -> None:
+    """Print every profile with its notebooks and expected minutes."""
+    for profile in profiles():
+        pipeline = load_pipeline(profile)
+        print(f"{profile}: {pipeline.description}")
+        for name in notebooks_of(profile):
+            print(f"  {name:36s} {_minutes(pipeline, name)}")
+
+
+def run_profile(args: argparse.Namespace) -> int:
+    """Check, compute, execute and render one profile; return the exit code."""
+    pipeline = load_pipeline(args.profile)
+    names = _chosen(notebooks_of(args.profile), args.only)
+    params = {name: load_notebook_params(args.profile, name) for name in names}
+    output = Path(args.output).resolve() if args.output else ROOT / "results" / args.profile
+    _check_output(output)
+    _announce(args, pipeline, names)
+    os.environ["LASSI_DATA_ROOT"] = str(Path(args.data_root).resolve()) if args.data_root else ""
+
+    facts = compute_experiments(args.profile, params, args.device)
+
+    draft = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        started = datetime.now(UTC)
+        runs = _execute(names, params, args.device, output, draft)
+        info = _run_info(args.profile, pipeline, params, facts, started, runs, output)
+        _render(names, info, draft)
+        _replace(output, draft)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    for name in names:
+        run = info["notebooks"][name]
+        print(f"{name}: {run['status']} in {run['minutes']:.1f} min. {run['verdict'] or run['error']}")
+    print(f"open {_shown(output / 'index.html')}")
+    return 0 if all(info["notebooks"][n]["status"] == "ok" for n in names) else 1
+
+
+def compute_experiments(profile: str, params: dict[str, dict], device: str) -> dict[str, Any]:
+    """Compute into the cache whatever the notebooks will ask for; return the facts of the run."""
+    from lassi_lib.study.experiment import experiments_of
+    from lassi_lib.study.study import Study
+
+    pipeline = load_pipeline(profile)
+    wanted = dict.fromkeys(e for p in params.values() for e in experiments_of(pipeline, p))
+    study = Study(profile, device=device)
+    known = study.dataset("test")  # the cheapest thing that can be missing comes first
+    for notebook, p in params.items():
+        asked = [a for e in experiments_of(pipeline, p) for a in (e.task, *e.sensitive)]
+        for attribute in dict.fromkeys([*p.get("attributes", []), *asked]):
+            try:
+                known.column(attribute)
+            except StudyError as error:
+                raise StudyError(f"params/{profile}/{notebook}.yaml: {error}") from None
+    study.glow()
+    if wanted:
+        study.run(wanted)
+    return study.facts()
+
+
+def _chosen(names: list[str], only: str) -> list[str]:
+    """Return the notebooks meant by --only: a number ('01', '1') or a name (or its beginning)."""
+    if not only:
+        return names
+    hits = [n for n in names if n == only or n.startswith(only) or n.split("_")[0] == only.zfill(2)]
+    if not hits:
+        raise StudyError(f"--only {only}: no such notebook in this profile{nearest(only, names)}")
+    return hits
+
+
+def _check_output(output: Path) -> None:
+    """Refuse an output folder that would be damaged by being replaced."""
+    if output.exists() and not output.is_dir():
+        raise StudyError(f"--output {output} is a file: name a folder")
+    ours = (output / "run.json").is_file() or not output.exists() or not any(output.iterdir())
+    if not ours:
+        raise StudyError(
+            f"--output {output} holds files that are not of this study: name a new or empty folder"
+        )
+    parent = next(p for p in (output, *output.parents) if p.exists())
+    if not os.access(parent, os.W_OK):
+        raise StudyError(f"--output {output} cannot be written: name a folder of your own")
+
+
+def _announce(args: argparse.Namespace, pipeline: Pipeline, names: list[str]) -> None:
+    print(f"profile {args.profile}: {pipeline.description}", flush=True)
+    for name in names:
+        print(f"  {name}: {_minutes(pipeline, name)}", flush=True)
+
+
+def _minutes(pipeline: Pipeline, name: str) -> str:
+    return f"about {pipeline.minutes[name]:g} min" if name in pipeline.minutes else "minutes not measured"
+
+
+def _execute(names: list[str], params: dict, device: str, output: Path, draft: Path) -> dict[str, Any]:
+    """Execute notebooks into a draft of the results folder, which starts as a copy of the old one."""
+    from lassi_lib.study.notebooks import artefacts_of, execute
+
+    if output.exists():
+        shutil.copytree(output, draft)
+    else:
+        draft.mkdir(parents=True)
+    os.environ["LASSI_OUTPUT"] = str(draft)
+    runs = {}
+    try:
+        for name in names:
+            source = NOTEBOOKS / f"{name}.ipynb"
+            for stale in (*artefacts_of(source), f"{name}.html", f"verdicts/{name}.json"):
+                (draft / stale).unlink(missing_ok=True)
+            print(f"running notebook {name}", flush=True)
+            runs[name] = execute(
+                source,
+                draft / f"{name}.ipynb",
+                params[name] | {"interactive": False, "device": device},
+                timeout=NOTEBOOK_TIMEOUT,
+                log_path=ROOT / ".cache" / "logs" / f"{name}.log",
+                cwd=NOTEBOOKS,
+            )
+    finally:
+        del os.environ["LASSI_OUTPUT"]
+    return runs
+
+
+def _run_info(
+    profile: str,
+    pipeline: Pipeline,
+    params: dict,
+    facts: dict,
+    started: datetime,
+    runs: dict[str, Any],
+    output: Path,
+) -> dict[str, Any]:
+    """Return run.json: what made these results; notebooks not run this time keep their entry."""
+    try:
+        notebooks = json.loads((output / "run.json").read_text())["notebooks"]
+    except (OSError, ValueError, KeyError):
+        notebooks = {}
+    common = {
+        "commit": _commit(),
+        "started": started.isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version()} | {n: _version(n) for n in PACKAGES},
+    }
+    for name, run in runs.items():
+        verdict = _read_json(run.path.parent / "verdicts" / f"{name}.json")
+        notebooks[name] = {
+            "status": "ok" if run.ok else "failed",
+            "error": run.error,
+            "minutes": round(run.seconds / 60, 2),
+            "outcome": verdict.get("outcome", ""),
+            "verdict": verdict.get("text", ""),
+            "picture": verdict.get("picture", ""),
+            "alt": verdict.get("alt", ""),
+            "parameters": params[name],
+            **common,
+        }
+    return {
+        "profile": profile,
+        "description": pipeline.description,
+        "facts": facts,
+        "pipeline": pipeline.as_dict(),
+        "notebooks": dict(sorted(notebooks.items())),
+    }
+
+
+def _render(names: list[str], info: dict[str, Any], draft: Path) -> None:
+    """Write the HTML pages, the index and run.json into the draft."""
+    from lassi_lib.study.render import to_html, write_index
+
+    for name in names:
+        path = draft / f"{name}.ipynb"
+        path = path if path.is_file() else draft / f"{name}.failed.ipynb"
+        to_html(path, draft / f"{name}.html")
+    (draft / "run.json").write_text(json.dumps(info, indent=1) + "\n")
+    write_index(draft, info)
+
+
+def _replace(output: Path, draft: Path) -> None:
+    """Put the draft in the place of the old results by two renames."""
+    old = draft.with_suffix(".old")
+    if output.exists():
+        output.rename(old)
+    else:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    draft.rename(output)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _commit() -> str:
+    """Return the commit of the code, marked '+ changes' if the working tree differs from it."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        commit = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        )
+        code = ["lassi_lib", "notebooks", "params", "run_all.py"]
+        changes = subprocess.run(
+            [*git, "status", "--porcelain", "--", *code], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown (no git)"
+    return commit.stdout.strip() + (" + changes" if changes.stdout.strip() else "")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _shown(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

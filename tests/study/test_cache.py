@@ -1,0 +1,89 @@
+"""The stage cache computes once, notices damage, and never mixes parameters."""
+
+import json
+
+import pytest
+
+from lassi_lib.study.cache import Stage, StageCache
+
+
+class Counter:
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, folder):
+        self.calls += 1
+        (folder / "value.txt").write_text("forty-two")
+        return {"fact": self.calls}
+
+
+def test_a_stage_is_computed_once_and_kept(tmp_path):
+    compute, stage = Counter(), Stage("thing", 1, {"a": 1})
+    for _ in range(2):
+        folder = StageCache(tmp_path).fetch(stage, compute)
+        assert (folder / "value.txt").read_text() == "forty-two"
+    assert compute.calls == 1
+    record = StageCache(tmp_path).record(stage)
+    assert record["params"] == {"a": 1}
+    assert record["facts"] == {"fact": 1}
+    assert record["seconds"] >= 0
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Stage("thing", 1, {"a": 2}),
+        Stage("thing", 2, {"a": 1}),
+        Stage("other", 1, {"a": 1}),
+        Stage("thing", 1, {"a": 1}, ("parent",)),
+        Stage("thing", 1, {"a": 1, "b": 0}),
+    ],
+)
+def test_everything_a_stage_depends_on_changes_its_key(other):
+    assert other.key != Stage("thing", 1, {"a": 1}).key
+
+
+def test_the_order_of_parameters_does_not_matter():
+    assert Stage("s", 1, {"a": 1, "b": 2}).key == Stage("s", 1, {"b": 2, "a": 1}).key
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove", "record", "list"])
+def test_a_damaged_stage_is_computed_again_with_a_warning(tmp_path, damage):
+    compute, stage = Counter(), Stage("thing", 1, {})
+    folder = StageCache(tmp_path).fetch(stage, compute)
+    if damage == "truncate":
+        (folder / "value.txt").write_text("forty")
+    elif damage == "remove":
+        (folder / "value.txt").unlink()
+    elif damage == "record":
+        (folder / "stage.json").write_text("{")
+    else:
+        (folder / "stage.json").write_text(json.dumps([1]))
+    with pytest.warns(UserWarning, match="damaged"):
+        again = StageCache(tmp_path).fetch(stage, compute)
+    assert compute.calls == 2
+    assert (again / "value.txt").read_text() == "forty-two"
+
+
+def test_a_failed_computation_leaves_nothing_behind(tmp_path):
+    stage = Stage("thing", 1, {})
+
+    def compute(folder):
+        (folder / "value.txt").write_text("half")
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError):
+        StageCache(tmp_path).fetch(stage, compute)
+    assert list((tmp_path / "thing").iterdir()) == []
+
+
+def test_two_processes_may_finish_the_same_stage(tmp_path):
+    stage, first = Stage("thing", 1, {}), Counter()
+
+    def slow(folder):
+        StageCache(tmp_path).fetch(stage, first)  # another process is faster
+        (folder / "value.txt").write_text("forty-two")
+
+    folder = StageCache(tmp_path).fetch(stage, slow)
+    assert (folder / "value.txt").read_text() == "forty-two"
+    assert [p.name for p in (tmp_path / "thing").iterdir()] == [stage.key]

@@ -1,0 +1,75 @@
+"""The three environment files agree, and lassi_lib and the batch run start fast."""
+
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[1]
+REQUESTED = "torch torchvision numpy scipy statsmodels jupyterlab papermill matplotlib seaborn ipywidgets".split()
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pairs = [line.split("==") for line in lines if "==" in line and not line.startswith("#")]
+    return {name.strip().lower(): pin.strip() for name, pin in pairs}
+
+
+def metadata() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_requirements_pin_every_dependency_of_the_package_within_its_range():
+    project = metadata()
+    declared = [Requirement(r) for r in project["dependencies"] + project["optional-dependencies"]["test"]]
+    pinned = pins()
+    assert {r.name.lower() for r in declared} == set(pinned)
+    for requirement in declared:
+        assert requirement.specifier.contains(pinned[requirement.name.lower()]), requirement
+
+
+def test_the_requested_packages_are_all_pinned():
+    assert set(REQUESTED) <= set(pins())
+
+
+def test_conda_environment_installs_the_same_pins():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
+    assert pip == ["-r requirements.txt"]
+    python = next(d for d in environment["dependencies"] if str(d).startswith("python"))
+    floor = metadata()["requires-python"].removeprefix(">=")
+    assert floor in python
+
+
+def test_installed_versions_are_the_pinned_ones():
+    for name, pin in pins().items():
+        assert re.sub(r"\+.*", "", version(name)) == pin, name
+
+
+def best_of(command: list[str], tries: int = 3) -> float:
+    seconds = []
+    for _ in range(tries):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def test_importing_the_library_and_listing_load_neither_torch_nor_pandas():
+    code = "import sys, lassi_lib, lassi_lib.study.batch as b; b.main(['--list']); "
+    code += "sys.exit(' '.join({'torch', 'pandas', 'matplotlib', 'papermill'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("command", "limit"), [(["-c", "import lassi_lib"], 0.5), (["run_all.py", "--list"], 1.0)])
+def test_start_up_is_fast(command, limit):
+    # wall time beyond a bare interpreter's, best of three: a start-up promise, not a benchmark
+    assert best_of(command) - best_of(["-c", "pass"]) < limit
