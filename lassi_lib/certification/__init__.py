@@ -1,0 +1,1 @@
+"""Certificates of individual fairness: center smoothing, randomized smoothing, one row per test point."""

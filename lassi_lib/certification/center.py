@@ -1,0 +1,158 @@
+"""Center smoothing (Kumar & Goldstein 2021) on samples of a curve or surface of representations.
+
+The smoothed representation of z is the center of a ball that holds half of the representations
+R(z + t A), t ~ N(0, sigma_cs^2 I); the certificate bounds how far it moves for ||t|| <= epsilon.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from lassi_lib.certification.spec import CertificationSpec, delta_1, radius_quantile
+
+_BATCH = 16  # candidates evaluated at a time: enough for vector units, few enough to prune in between
+_ROUNDS = 6
+
+
+class Cloud(Protocol):
+    """n sampled representations; `line.Positions` and `patch.Points` are the two kinds."""
+
+    def __len__(self) -> int: ...
+
+    def point(self, row: int) -> torch.Tensor:
+        """Return one sample, float64 [k]."""
+
+    def distances(self, point: torch.Tensor) -> torch.Tensor:
+        """Return the distances of all samples from any point, by direct differences: float64 [n]."""
+
+    def squared(self, rows: torch.Tensor, columns: torch.Tensor | None = None) -> torch.Tensor:
+        """Return squared distances between samples, float64 [len(rows), n or len(columns)]."""
+
+    def extent(self) -> float:
+        """Return the largest norm of a sample (the scale of rounding errors)."""
+
+
+@dataclass(frozen=True)
+class CenterSmoothing:
+    """What center smoothing says at one point; `d_cs` is None where it abstains.
+
+    `center` is the sample r_cs, `radius` its median distance rho to the candidates and
+    `mass_fraction` the share of fresh samples within rho.
+    """
+
+    center: torch.Tensor
+    radius: float
+    mass_fraction: float
+    d_cs: float | None
+
+
+def center_smoothing(
+    candidates: Cloud, mass: Cloud, radius: Cloud, spec: CertificationSpec
+) -> CenterSmoothing:
+    """Smooth R at one point and certify the result (Kumar & Goldstein 2021, Algorithms 1 and 2).
+
+    1. The center is the candidate with the smallest median distance rho to all n_0 candidates.
+    2. n_0 fresh samples check that the ball holds about half the mass: with
+       Delta_2 = 1/2 - (fraction - Delta_1), abstain unless max(Delta_1, Delta_2) <= Delta.
+    3. d_cs is 3 times the q-quantile of n fresh distances from the center. The factor is 1 + beta:
+       the center is a beta = 2 approximation of the smallest ball.
+    """
+    row, rho = smallest_median(candidates, average=spec.quantile == "linear")
+    center = candidates.point(row)
+    fraction = float((mass.distances(center) <= rho).double().mean())
+    error = delta_1(spec)
+    if max(error, 0.5 - (fraction - error)) > spec.delta:
+        return CenterSmoothing(center, rho, fraction, None)
+    distances = radius.distances(center).numpy()
+    d_cs = 3 * upper_quantile(distances, radius_quantile(spec), spec.quantile)
+    return CenterSmoothing(center, rho, fraction, d_cs)
+
+
+def upper_quantile(values: np.ndarray, q: float, rule: str = "higher") -> float:
+    """Return the ceil(q n)-th smallest value, or NumPy's interpolation for the rule ``linear``.
+
+    Rounding up keeps Hoeffding's bound: the k-th smallest of n samples lies below the p-quantile
+    with probability at most exp(-2 n (k/n - p)^2), and k/n >= q is what makes that alpha_2.
+    """
+    if rule == "linear":
+        return float(np.quantile(values, q))
+    k = math.ceil(q * len(values))
+    return float(np.partition(values, k - 1)[k - 1])
+
+
+def smallest_median(cloud: Cloud, *, average: bool = False) -> tuple[int, float]:
+    """Find the sample whose median distance to all samples is smallest: (row, that median).
+
+    The answer is that of trying all n candidates (ties: the smallest row), for a few hundred
+    evaluations. The median distance m(c) moves by at most ||c - a|| when the candidate moves from a
+    to c, and half of the samples lie within m(a) of a, so
+
+        m(c) >= m(a) - ||c - a||   and   m(c) >= ||c - a|| - m(a).
+
+    Rounds of candidates, spread over those still possible, become anchors and rule out the others.
+    What is left is decided by counting: c is out if fewer than n/2 samples lie within the best
+    median so far. Near an anchor only the samples in a thin shell need looking at, since the
+    distances from a and from c differ by at most ||c - a||.
+
+    Parameters
+    ----------
+    cloud : Cloud
+        n samples. Neighbouring rows being neighbours in space helps, but only the speed.
+    average : bool
+        The mean of the two middle distances for even n (NumPy's median) instead of the n/2-th
+        smallest, the smallest radius that holds half of the samples.
+    """
+    n = len(cloud)
+    k = (n + 1) // 2
+    pad = 1e-7 * cloud.extent()  # squares carry an error of some 1e-16 extent^2
+    best = (math.inf, n)
+
+    def evaluate(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return squared distances [b, n] and medians [b] of some candidates; keep the best."""
+        nonlocal best
+        squares = cloud.squared(rows)
+        if average and n % 2 == 0:
+            middle = np.partition(squares.numpy(), (k - 1, k), axis=1)[:, k - 1 : k + 1]
+            median = torch.from_numpy(np.sqrt(middle).mean(1))
+        else:
+            median = torch.from_numpy(np.partition(squares.numpy(), k - 1, axis=1)[:, k - 1]).sqrt()
+        best = min(best, min(zip(median.tolist(), rows.tolist(), strict=True)))
+        return squares, median
+
+    alive = torch.arange(n)
+    anchors: list[torch.Tensor] = []  # squared distances of every anchor from all samples
+    reach = torch.full((n,), math.inf, dtype=torch.float64)  # distance from the nearest anchor
+    nearest = torch.zeros(n, dtype=torch.long)
+    lower = torch.zeros(n, dtype=torch.float64)
+    for _ in range(_ROUNDS):
+        pick = torch.linspace(0, len(alive) - 1, min(_BATCH, len(alive)), dtype=torch.float64).round().long()
+        squares, median = evaluate(alive[pick])
+        rest = torch.ones(len(alive), dtype=torch.bool)
+        rest[pick] = False
+        alive, lower, reach, nearest = (x[rest] for x in (alive, lower, reach, nearest))
+        gap = squares[:, alive].sqrt()
+        lower = torch.maximum(lower, (gap - median[:, None]).abs().amax(0) - pad)
+        closest, which = gap.min(0)
+        nearest = torch.where(closest < reach, which + _BATCH * len(anchors), nearest)
+        reach = torch.minimum(reach, closest)
+        anchors.append(squares)
+        keep = lower <= best[0]
+        alive, lower, reach, nearest = (x[keep] for x in (alive, lower, reach, nearest))
+        if not len(alive) or best[0] == 0:
+            return best[1], best[0]
+    for anchor in nearest.unique().tolist():
+        group = nearest == anchor
+        rows, width = alive[group], float(reach[group].max()) + pad
+        row = anchors[anchor // _BATCH][anchor % _BATCH]
+        inside = row < max(best[0] - width, 0.0) ** 2
+        shell = (~inside & (row <= (best[0] + width) ** 2)).nonzero().squeeze(1)
+        count = inside.sum() + (cloud.squared(rows, shell) <= (best[0] + pad) ** 2).sum(1)
+        rivals = rows[count >= k]
+        if len(rivals):
+            evaluate(rivals)
+    return best[1], best[0]

@@ -1,0 +1,45 @@
+"""R as it is seen from the span of A: plain affine layers, the first of them already applied."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+class Restriction:
+    """R on the affine spaces z + span(A), for all z.
+
+    The first layer at z + t A is ``u0 + t @ U`` with ``u0 = W_1 z + b_1`` and ``U = A W_1^T``, so
+    noise on t never has to be written out in d dimensions.
+
+    Parameters
+    ----------
+    representation
+        Anything with ``folded_layers() -> list of (W [out, in], b [out])``, ReLU in between.
+    vectors : torch.Tensor
+        [n, d] attribute vectors A.
+
+    Attributes
+    ----------
+    U : torch.Tensor
+        float64 [n, h_1].
+    tail : list of (W^T [in, out], b [out])
+        The layers after the first, float64; `tail32` holds their W^T in float32.
+    """
+
+    def __init__(self, representation: Any, vectors: torch.Tensor) -> None:
+        layers = [(w.double(), b.double()) for w, b in representation.folded_layers()]
+        self._weight, self._bias = layers[0]
+        self.U = vectors.detach().cpu().double() @ self._weight.T
+        self.tail = [(w.T.contiguous(), b) for w, b in layers[1:]]
+        self.tail32 = [w.float() for w, _ in self.tail]
+
+    def first(self, z: torch.Tensor, rows: int = 32) -> torch.Tensor:
+        """Return u0 of at most `rows` latents: [N, d] -> float64 [N, h_1].
+
+        Short batches are filled up with zeros: a point's sums are then the same in every batch.
+        """
+        padded = torch.zeros(rows, z.shape[1], dtype=torch.float64)
+        padded[: len(z)] = z
+        return torch.addmm(self._bias, padded, self._weight.T)[: len(z)]
