@@ -42,23 +42,12 @@ def train_classifier(
 
     Parameters
     ----------
-    representation : Representation
-    z : torch.Tensor
-        float32 [N, d] latents on the CPU, maybe memory-mapped.
-    y : array of int
-        [N] classes in 0..n_classes - 1.
-    n_classes : int
+    representation, z, y
+        R, float32 [N, d] latents on the CPU (maybe memory-mapped), [N] classes below `n_classes`.
     sigma_rs : float
         Standard deviation of the noise, in units of the representation.
-    training : ClassifierTraining
-    seed : int
     device : str
-        Where R runs.
-
-    Returns
-    -------
-    nn.Linear
-        On `device`, in eval mode, without gradients.
+        Where R runs, and where C is returned, in eval mode and without gradients.
 
     Raises
     ------
@@ -79,10 +68,7 @@ def fit_classifier(
     *,
     seed: int,
 ) -> nn.Linear:
-    """Do the same from representations `r` [N, output] already at hand, on the CPU.
-
-    Several sigma_rs can share one `embed`.
-    """
+    """Do the same on the CPU from representations `r` [N, output]: several sigma_rs share an `embed`."""
     y = torch.tensor(np.asarray(y), dtype=torch.int64)
     if len(r) != len(y):
         raise ValueError(f"{len(r)} representations but {len(y)} labels")

@@ -1,8 +1,7 @@
 """What the encoder is trained for: Naive, DataAug and LASSI (ECCV 2022, section 5).
 
-All similar points are written h = first(z) + t @ direction(A), see `Representation`; autograd
-carries their gradient to the first layer's weights through both terms, so a step costs one product
-with z forward and one backward. No tensor of batch x samples x d exists.
+Similar points are written h = first(z) + t @ direction(A), see `Representation`: a step costs one
+product with z forward and one backward, and no tensor of batch x samples x d exists.
 """
 
 from __future__ import annotations
@@ -18,22 +17,11 @@ from lassi_lib.learning.representation import Representation
 
 @dataclass(frozen=True)
 class Objective:
-    """Weights of the loss lambda_1 L_cls + lambda_2 L_adv (ECCV 2022, equation 7).
+    """Weights of the loss lambda_1 L_cls + lambda_2 L_adv (ECCV 2022, section 5).
 
-    Attributes
-    ----------
-    name : str
-        For tables: Naive has lambda_2 = 0; DataAug also sets `augment`; LASSI has lambda_2 > 0.
-    lambda_1, lambda_2, lambda_3 : float
-        Weights of classification, of the adversarial distance and of reconstruction (transfer
-        learning, which needs a decoder: it must be 0 here).
-    augment : bool
-        Also classify random similar points of every example.
-
-    Raises
-    ------
-    StudyError
-        If a weight is negative, or lambda_3 is not 0.
+    Naive: lambda_2 = 0. DataAug: lambda_2 = 0 and `augment`, which also classifies random similar
+    points of every example. LASSI: lambda_2 > 0. lambda_3 weighs the reconstruction of transfer
+    learning. Raises StudyError if a weight is negative, or lambda_3 (which needs a decoder) not 0.
     """
 
     name: str
@@ -63,6 +51,10 @@ class Losses:
     correct: torch.Tensor
     rows: int
 
+    def numbers(self) -> tuple[float, float, float, float]:
+        """Return (rows, cls, adv, correct) without the graph."""
+        return self.rows, self.cls.item(), self.adv.item(), self.correct.item()
+
 
 @torch.no_grad()
 def farthest(
@@ -70,23 +62,9 @@ def farthest(
 ) -> torch.Tensor:
     """Return, per example, the candidate coefficients that move the representation farthest.
 
-    Candidates are ranked in eval mode (running statistics), without gradient, as in the original;
-    R's mode is restored afterwards.
-
-    Parameters
-    ----------
-    representation : Representation
-    h : torch.Tensor
-        [B, h1] first-layer outputs of the examples.
-    direction : torch.Tensor
-        [n, h1] first-layer images of the attribute vectors.
-    t : torch.Tensor
-        [s, B, n] candidates.
-
-    Returns
-    -------
-    torch.Tensor
-        [B, n]
+    From `h` [B, h1] and `direction` [n, h1] (first-layer outputs of examples and attribute vectors)
+    and candidates `t` [s, B, n], return [B, n]. As in the original, candidates are ranked in eval
+    mode (running statistics) and without gradient; R's mode is restored.
     """
     was_training = representation.training
     representation.eval()

@@ -28,21 +28,11 @@ class Representation(nn.Module):
     """R: latents [N, d] -> representations [N, output] (ECCV 2022, section 5).
 
     Linear, BatchNorm and ReLU for every hidden layer, then a Linear and a BatchNorm without
-    parameters. The latter fixes the scale: every coordinate has unit variance over the training
-    data, so distances cannot be made small by shrinking everything.
+    parameters, which fixes the scale: distances cannot be made small by shrinking everything.
 
-    The forward pass is cut after the first Linear. Similar points lie on a line (or plane)
-    through z, and there ``first(z + t A) = first(z) + t @ direction(A)``: the products with z and
-    with A are needed once, whatever the number of points t.
-
-    Parameters
-    ----------
-    d : int
-        Length of a latent.
-    hidden : tuple of int
-        Widths of the hidden layers.
-    output : int
-        Length of a representation.
+    The forward pass is cut after the first Linear: there similar points are
+    ``first(z + t A) = first(z) + t @ direction(A)``, so the products with z and with A are needed
+    once, whatever the number of points t.
     """
 
     def __init__(self, d: int, hidden: tuple[int, ...] = (2048, 1024), output: int = 512) -> None:
@@ -52,51 +42,48 @@ class Representation(nn.Module):
         self.norms = nn.ModuleList([*map(nn.BatchNorm1d, hidden), nn.BatchNorm1d(output, affine=False)])
 
     def first(self, z: torch.Tensor) -> torch.Tensor:
-        """Return the first Linear's output for latents `z`: [N, d] -> [N, h1]."""
+        """Return the first Linear's output: latents [N, d] -> [N, h1]."""
         return self.linears[0](z)
 
     def direction(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Return what the first Linear makes of directions (no bias): [n, d] -> [n, h1]."""
+        """Return what the first Linear, without its bias, makes of directions: [n, d] -> [n, h1]."""
         return nn.functional.linear(vectors, self.linears[0].weight)
 
-    def first_and_direction(self, z: torch.Tensor, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def first_and_direction(
+        self, z: torch.Tensor, vectors: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return ``(first(z), direction(vectors))`` from one product, for training.
 
-        Autograd then forms the weight's gradient in one product too; from two it would add two
-        tensors as large as the weight, a seventh of a step's time.
+        From two products autograd would add two gradients as large as the weight, which takes a
+        seventh of a step.
         """
         products = nn.functional.linear(torch.cat([z, vectors]), self.linears[0].weight)
         h, direction = products.split([len(z), len(vectors)])
         return h + self.linears[0].bias, direction
 
     def rest(self, h: torch.Tensor) -> torch.Tensor:
-        """Return the representations of first-layer outputs `h`: [N, h1] -> [N, output]."""
+        """Return the representations of first-layer outputs: [N, h1] -> [N, output]."""
         for norm, linear in zip(self.norms, self.linears[1:], strict=False):
             h = linear(nn.functional.relu(norm(h)))
         return self.norms[-1](h)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        """Return the representations of latents `z`: [N, d] -> [N, output]."""
+        """Return the representations of latents: [N, d] -> [N, output]."""
         return self.rest(self.first(z))
 
     def folded_layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Return R in eval mode as plain affine layers, its BatchNorms folded in.
+        """Return R in eval mode as affine layers (W [out, in], b [out]), its BatchNorms folded in.
 
-        Returns
-        -------
-        list of (W [out, in], b [out])
-            float64 on the CPU. A ReLU stands between consecutive layers, none after the last.
+        float64 on the CPU; a ReLU stands between consecutive layers, none after the last.
         """
+        state = {name: tensor.double() for name, tensor in self.state().items()}
         layers = []
-        for linear, norm in zip(self.linears, self.norms, strict=True):
-            mean, var = norm.running_mean.double().cpu(), norm.running_var.double().cpu()
-            scale = (var + norm.eps).rsqrt()
-            shift = torch.zeros_like(mean)
-            if norm.affine:
-                scale = scale * norm.weight.detach().double().cpu()
-                shift = norm.bias.detach().double().cpu()
-            weight, bias = (p.detach().double().cpu() for p in (linear.weight, linear.bias))
-            layers.append((weight * scale[:, None], (bias - mean) * scale + shift))
+        for i, norm in enumerate(self.norms):
+            scale = (state[f"norms.{i}.running_var"] + norm.eps).rsqrt() * state.get(f"norms.{i}.weight", 1.0)
+            bias = (state[f"linears.{i}.bias"] - state[f"norms.{i}.running_mean"]) * scale
+            layers.append(
+                (state[f"linears.{i}.weight"] * scale[:, None], bias + state.get(f"norms.{i}.bias", 0.0))
+            )
         return layers
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -105,13 +92,9 @@ class Representation(nn.Module):
 
     @classmethod
     def from_state(cls, state: dict[str, torch.Tensor]) -> Representation:
-        """Rebuild a frozen R in eval mode from `state()`; the widths are read off the weights.
-
-        The tensors are taken over as they are, not copied.
-        """
-        weights = [
-            state[f"linears.{i}.weight"] for i in range(sum(k.endswith("running_mean") for k in state))
-        ]
+        """Rebuild a frozen R in eval mode around the tensors of `state()` (not copied)."""
+        depth = sum(name.endswith("running_mean") for name in state)
+        weights = [state[f"linears.{i}.weight"] for i in range(depth)]
         *hidden, output = (len(w) for w in weights)
         with torch.device("meta"):  # neither memory nor random numbers for weights about to be replaced
             representation = cls(weights[0].shape[1], tuple(hidden), output)
@@ -125,6 +108,8 @@ def embed(representation: Representation, z: torch.Tensor, batch_size: int = 102
     device = representation.linears[0].weight.device
     was_training = representation.training
     representation.eval()
-    r = torch.cat([representation(batch.to(device)).cpu() for batch in z.split(batch_size)])
+    # copies, because a product's last bits may depend on where a memory-mapped file starts in memory
+    batches = (batch.to(device, copy=True) for batch in z.split(batch_size))
+    r = torch.cat([representation(batch).cpu() for batch in batches])
     representation.train(was_training)
     return r

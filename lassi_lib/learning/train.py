@@ -23,19 +23,9 @@ from lassi_lib.streams import torch_stream
 class EncoderTraining:
     """How the encoder is trained; the defaults are the papers' (ECCV 2022, supplement, Table 11).
 
-    Attributes
-    ----------
-    epochs, batch_size : int
-        Passes over the training data, examples per step (the last, smaller batch is kept).
-    learning_rate : float
-        Of Adam, constant.
-    n_candidates : int
-        s, the random similar points per example (attack candidates, or augmentations).
-    hidden, output
-        Widths of R.
-    threads : int
-        CPU threads. Their number changes the order of sums and thereby the trained weights, so it
-        is a parameter of the result.
+    Adam's learning rate is constant; `n_candidates` is s, the random similar points per example;
+    `hidden` and `output` are the widths of R. The number of CPU `threads` changes the order of sums
+    and thereby the trained weights, so it is a parameter of the result.
     """
 
     epochs: int = 5
@@ -67,18 +57,12 @@ def train_representation(
 
     Parameters
     ----------
-    z_train, z_valid : torch.Tensor
-        float32 [N, d] latents on the CPU; they may be memory-mapped.
-    y_train, y_valid : array of int
-        [N] classes 0, 1, ...
+    z_train, y_train, z_valid, y_valid
+        float32 [N, d] latents on the CPU (maybe memory-mapped) and their [N] classes 0, 1, ...
     similarity : SimilaritySet or None
-        The similar points; not looked at by Naive, whose encoder serves all attributes.
-    objective : Objective
-    training : EncoderTraining
+        Naive does not look at it: its encoder serves all attributes (pitfall B8).
     seed : int
-        Initialisation, shuffling and candidates have streams of their own, drawn on the CPU
-        whatever the device.
-    device : str
+        Initialisation, shuffling and candidates have streams of their own, drawn on the CPU.
     label : str
         Text of the progress bar.
 
@@ -96,10 +80,10 @@ def train_representation(
         If there is nothing to train on, or the loss is no longer finite.
     """
     train, valid = Examples(z_train, y_train, device), Examples(z_valid, y_valid, device)
-    if len(train) < 2 or not len(valid):
+    if min(len(train), training.batch_size) < 2 or not len(valid):
         raise StudyError(
-            f"training the encoder needs at least 2 training examples and 1 validation example, "
-            f"found {len(train)} and {len(valid)}: use more images"
+            f"encoder training needs 2 training examples, 1 validation example and batches of 2, found "
+            f"{len(train)}, {len(valid)} and {training.batch_size}: use more images or a larger batch_size"
         )
     if objective.needs_similarity and similarity is None:
         raise ValueError(f"objective '{objective.name}' needs a similarity set")
@@ -122,7 +106,7 @@ def train_representation(
     def train_epoch(epoch: int) -> dict[str, float]:
         representation.train()
         order = torch.randperm(len(train), generator=torch_stream(seed, "encoder/shuffle", epoch))
-        generator, mean = torch_stream(seed, "encoder/candidates", epoch), Mean()
+        generator, seen = torch_stream(seed, "encoder/candidates", epoch), []
         for z, y in train.batches(order, training.batch_size):
             bar.update()
             if len(y) == 1:  # BatchNorm has no batch statistics of a single row
@@ -137,22 +121,18 @@ def train_representation(
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
-            mean.add(batch)
-        return {"cls": mean.cls, "adv": mean.adv}
+            seen.append(batch.numbers())
+        means = _means(seen)
+        return {"cls": means["cls"], "adv": means["adv"]}
 
     @torch.no_grad()
     def validate(epoch: int) -> dict[str, float]:
         representation.eval()
-        generator, mean = torch_stream(seed, "encoder/valid-candidates", epoch), Mean()
-        for z, y in valid.batches(torch.arange(len(valid)), training.batch_size):
-            mean.add(batch_losses(z, y, generator))
-        total = objective.lambda_1 * mean.cls + objective.lambda_2 * mean.adv
-        return {
-            "valid_loss": total,
-            "valid_cls": mean.cls,
-            "valid_adv": mean.adv,
-            "valid_accuracy": mean.accuracy,
-        }
+        generator = torch_stream(seed, "encoder/valid-candidates", epoch)
+        batches = valid.batches(torch.arange(len(valid)), training.batch_size)
+        means = _means([batch_losses(z, y, generator).numbers() for z, y in batches])
+        loss = objective.lambda_1 * means["cls"] + objective.lambda_2 * means["adv"]
+        return {"valid_loss": loss, **{f"valid_{name}": value for name, value in means.items()}}
 
     history: list[dict] = []
     best, best_score, best_state = -1, float("inf"), None
@@ -171,8 +151,8 @@ def train_representation(
                 best_state = {k: v.clone() for k, v in representation.state_dict().items()}
     if best_state is None:
         raise StudyError(
-            f"encoder training ({label or objective.name}): no epoch has a finite validation loss; "
-            f"check that epochs is at least 1 and the validation latents hold no NaN"
+            f"encoder training ({label or objective.name}): no epoch has a finite validation loss; check "
+            f"that epochs is at least 1 and the validation latents hold no NaN"
         )
     representation.load_state_dict(best_state)
     for epoch, row in enumerate(history):
@@ -204,20 +184,8 @@ class Examples:
             yield z.to(self.device), self.y[rows].to(self.device)
 
 
-class Mean:
-    """Running means of the losses: over examples, each with the same weight."""
-
-    def __init__(self) -> None:
-        self._cls = self._adv = self._correct = 0.0
-        self._rows = 0
-
-    def add(self, batch: Losses) -> None:
-        """Take in one batch."""
-        self._cls += batch.cls.item() * batch.rows
-        self._adv += batch.adv.item() * batch.rows
-        self._correct += batch.correct.item()
-        self._rows += batch.rows
-
-    cls = property(lambda self: self._cls / self._rows)
-    adv = property(lambda self: self._adv / self._rows)
-    accuracy = property(lambda self: self._correct / self._rows)
+def _means(batches: list[tuple[float, ...]]) -> dict[str, float]:
+    """Return means over examples, each with the same weight whatever the size of its batch."""
+    rows, cls, adv, correct = np.array(batches, dtype=np.float64).T
+    sums = {"cls": rows @ cls, "adv": rows @ adv, "accuracy": correct.sum()}
+    return {name: float(value / rows.sum()) for name, value in sums.items()}

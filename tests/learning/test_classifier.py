@@ -56,7 +56,7 @@ def test_training_on_latents_equals_training_on_their_representations():
         representation = Representation(10, (8,), 6)
     z = torch.randn(300, 10, generator=torch.Generator().manual_seed(0))
     y = (z[:, 0] > 0).long()
-    before = representation.state()
+    before = {k: v.clone() for k, v in representation.state().items()}
     expected = fit_classifier(embed(representation, z), y, 2, 0.5, TRAINING, seed=3)
     classifier = train_classifier(representation, z, y, 2, 0.5, TRAINING, seed=3)
     assert torch.equal(classifier.weight, expected.weight)

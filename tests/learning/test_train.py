@@ -148,6 +148,15 @@ def test_nan_stops_with_a_clear_error():
         train_representation(zv, yv, z, y, similarity, LASSI, SMALL, seed=0)
 
 
+def test_batches_follow_the_order_and_cover_every_row():
+    (z, y, _, _), _ = toy()
+    order = torch.randperm(250, generator=torch.Generator().manual_seed(0))
+    seen = [(a.clone(), b) for a, b in module.Examples(z[:250], y[:250], "cpu").batches(order, 100)]
+    assert [len(b) for _, b in seen] == [100, 100, 50]
+    assert torch.equal(torch.cat([a for a, _ in seen]), z[order])
+    assert torch.equal(torch.cat([b for _, b in seen]), torch.tensor(y)[order])
+
+
 def test_too_few_examples_and_mismatched_labels_are_refused():
     (z, y, zv, yv), similarity = toy()
     with pytest.raises(StudyError, match="more images"):
