@@ -50,7 +50,8 @@ class SimilaritySet:
         """
         device = generator.device
         direction = torch.randn(*shape, self.n, generator=generator, device=device)
-        direction = direction / direction.norm(dim=-1, keepdim=True)
+        # float32 normals are exactly zero about once in 2^24 draws: then t = 0, not NaN
+        direction = direction / direction.norm(dim=-1, keepdim=True).clamp_min(1e-30)
         u = torch.rand(*shape, 1, generator=generator, device=device)
         return self.epsilon * u ** (1 / self.n) * direction
 

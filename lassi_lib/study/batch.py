@@ -13,6 +13,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -82,13 +83,13 @@ def run_profile(args: argparse.Namespace) -> int:
     _announce(args, pipeline, names)
     os.environ["LASSI_DATA_ROOT"] = str(Path(args.data_root).resolve()) if args.data_root else ""
 
-    facts = compute_experiments(args.profile, params, args.device)
+    started = datetime.now(UTC)
+    computed = compute_experiments(args.profile, params, args.device)
 
     draft = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
-        started = datetime.now(UTC)
         runs = _execute(names, params, args.device, output, draft)
-        info = _run_info(args.profile, pipeline, params, facts, started, runs, output)
+        info = _run_info(args.profile, params, computed, started, runs, output)
         _render(names, info, draft)
         _replace(output, draft)
     finally:
@@ -100,8 +101,11 @@ def run_profile(args: argparse.Namespace) -> int:
     return 0 if all(info["notebooks"][n]["status"] == "ok" for n in names) else 1
 
 
-def compute_experiments(profile: str, params: dict[str, dict], device: str) -> dict[str, Any]:
-    """Compute into the cache whatever the notebooks will ask for; return the facts of the run."""
+def compute_experiments(profile: str, params: dict[str, dict], device: str) -> tuple[dict, dict]:
+    """Compute into the cache whatever the notebooks will ask for.
+
+    Returns the facts of the run and the recorded seconds of every kind of stage.
+    """
     from lassi_lib.study.experiment import experiments_of
     from lassi_lib.study.study import Study
 
@@ -119,7 +123,7 @@ def compute_experiments(profile: str, params: dict[str, dict], device: str) -> d
     study.glow()
     if wanted:
         study.run(wanted)
-    return study.facts()
+    return study.facts(), study.seconds(wanted)
 
 
 def _chosen(names: list[str], only: str) -> list[str]:
@@ -187,18 +191,15 @@ def _execute(names: list[str], params: dict, device: str, output: Path, draft: P
 
 def _run_info(
     profile: str,
-    pipeline: Pipeline,
     params: dict,
-    facts: dict,
+    computed: tuple[dict, dict],
     started: datetime,
     runs: dict[str, Any],
     output: Path,
 ) -> dict[str, Any]:
     """Return run.json: what made these results; notebooks not run this time keep their entry."""
-    try:
-        notebooks = json.loads((output / "run.json").read_text())["notebooks"]
-    except (OSError, ValueError, KeyError):
-        notebooks = {}
+    pipeline, (facts, seconds) = load_pipeline(profile), computed
+    notebooks = _read_json(output / "run.json").get("notebooks", {})
     common = {
         "commit": _commit(),
         "started": started.isoformat(timespec="seconds"),
@@ -219,23 +220,46 @@ def _run_info(
         }
     return {
         "profile": profile,
-        "description": pipeline.description,
+        "first_line": pipeline.first_line,
         "facts": facts,
+        "minutes_of_experiments": round(sum(seconds.values()) / 60, 1),
+        "seconds_of_stages": {k: round(v, 1) for k, v in seconds.items()},
         "pipeline": pipeline.as_dict(),
         "notebooks": dict(sorted(notebooks.items())),
     }
 
 
 def _render(names: list[str], info: dict[str, Any], draft: Path) -> None:
-    """Write the HTML pages, the index and run.json into the draft."""
-    from lassi_lib.study.render import to_html, write_index
+    """Write the HTML pages, run.json and the index into the draft."""
+    from lassi_lib.study.notebooks import artefacts_of
+    from lassi_lib.study.render import IndexEntry, title_of, to_html, write_index
 
-    for name in names:
-        path = draft / f"{name}.ipynb"
-        path = path if path.is_file() else draft / f"{name}.failed.ipynb"
-        to_html(path, draft / f"{name}.html")
+    entries = []
+    for name, run in info["notebooks"].items():
+        ok = run["status"] == "ok"
+        stem = name if ok else f"{name}.failed"
+        if name in names:
+            note = f"Commit {run['commit']}, {info['facts']['device']}, {run['minutes']:.1f} minutes."
+            for warning in to_html(draft / f"{stem}.ipynb", draft / f"{stem}.html", note=note):
+                print(f"warning: {warning}", file=sys.stderr)
+        said = {k: run[k] for k in ("error", "outcome", "picture", "alt")}
+        entry = IndexEntry(name, title_of(NOTEBOOKS / f"{name}.ipynb"), ok, run["minutes"], text=run["verdict"], **said)
+        entries.append(replace(entry, artefacts=artefacts_of(NOTEBOOKS / f"{name}.ipynb")))
     (draft / "run.json").write_text(json.dumps(info, indent=1) + "\n")
-    write_index(draft, info)
+    latest = max(info["notebooks"].values(), key=lambda run: run["started"])
+    facts = info["facts"]
+    shown = {
+        "profile": info["profile"],
+        "first_line": info["first_line"],
+        "data": f"{facts['dataset']}, {facts['image_size']} pixels; {facts['note'] or 'rendered by this study'}",
+        "images": ", ".join(f"{split} {n:,}" for split, n in facts["images"].items()),
+        "Glow": f"{facts['glow']}, {facts['bits_per_dim']:.2f} bits/dim on test images",
+        "device": facts["device"],
+        "computing minutes": f"{info['minutes_of_experiments']:.1f}",
+        "commit": latest["commit"],
+        "versions": ", ".join(f"{k} {v}" for k, v in latest["versions"].items()),
+    }
+    write_index(draft, entries, shown)
 
 
 def _replace(output: Path, draft: Path) -> None:

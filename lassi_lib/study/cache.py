@@ -59,7 +59,9 @@ class StageCache:
             return False
         problem = self._problem(folder)
         if problem:
-            warnings.warn(f"cached stage {stage.name}/{stage.key} is damaged ({problem}): computed again", stacklevel=2)
+            warnings.warn(
+                f"cached stage {stage.name}/{stage.key} is damaged ({problem}): computed again", stacklevel=2
+            )
             shutil.rmtree(folder)
             return False
         self._verified.add(folder)

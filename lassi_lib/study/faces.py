@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lassi_lib.study.study import Study
+from lassi_lib.study.verdicts import Verdict
 
 if TYPE_CHECKING:
     import torch
@@ -127,4 +128,4 @@ def flow_verdict(study: Study, largest_error: float = 1e-3) -> Verdict:
         f"{bits:.2f} bits/dim on unseen faces ({'within' if fit else 'above'} this profile's bound of {bound:g}), "
         f"largest reconstruction error {error:.1e} ({'below' if exact else 'not below'} {largest_error:g})"
     )
-    return Verdict("supported" if fit and exact else "not supported", text)
+    return Verdict("supported" if fit and exact else "not supported", text, flow_table(study))

@@ -112,9 +112,13 @@ class CertificationParams:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Everything of one profile that is not a notebook's own parameter (params/P/pipeline.yaml)."""
+    """Everything of one profile that is not a notebook's own parameter (params/P/pipeline.yaml).
+
+    `description` says what it is, `first_line` what its results are evidence for.
+    """
 
     description: str
+    first_line: str
     minutes: dict[str, float]
     data: DataParams
     glow: GlowParams
@@ -155,7 +159,9 @@ def notebooks_of(profile: str) -> list[str]:
     names = sorted(p.stem for p in (PARAMS / profile).glob("[0-9]*.yaml"))
     for name in names:
         if not (NOTEBOOKS / f"{name}.ipynb").is_file():
-            raise StudyError(f"params/{profile}/{name}.yaml has no notebook notebooks/{name}.ipynb: rename or remove it")
+            raise StudyError(
+                f"params/{profile}/{name}.yaml has no notebook notebooks/{name}.ipynb: rename or remove it"
+            )
     return names
 
 
@@ -212,7 +218,9 @@ def build(kind: type, values: dict[str, Any], where: str, prefix: str = "") -> A
     return kind(**{k: _cast(v, hints[k], where, prefix + k) for k, v in values.items()})
 
 
-def _check_keys(values: dict, known: typing.Iterable[str], required: list[str], where: str, prefix: str) -> None:
+def _check_keys(
+    values: dict, known: typing.Iterable[str], required: list[str], where: str, prefix: str
+) -> None:
     for key in values:
         if key not in known:
             raise StudyError(f"{where}: unknown key '{prefix}{key}'{nearest(str(key), known)}")

@@ -36,13 +36,16 @@ def provenance(study: Study, experiments: Iterable[Experiment] = ()) -> pd.DataF
         "image size": f"{f['image_size']} pixels",
         "Glow": f["glow"],
         "bits/dim on test images": f"{f['bits_per_dim']:.2f}",
-        "encoder": "-".join(str(h) for h in [*p.encoder.hidden, p.encoder.output]) + f", {p.encoder.epochs} epochs",
+        "encoder": "-".join(str(h) for h in [*p.encoder.hidden, p.encoder.output])
+        + f", {p.encoder.epochs} epochs",
         "certified test points": f"all {f['images']['test']:,}",
         "epsilon, sigma_cs": f"{p.certification.epsilon:g}, {p.certification.sigma_cs:g}",
         "seeds": ", ".join(str(s) for s in sorted({e.seed for e in experiments})) or "-",
     }
     rows = [{"": name, "papers": PAPERS[name], "this run": here[name]} for name in PAPERS]
-    rows.append({"": "Glow training", "papers": "not published", "this run": f"{f['glow_images_seen']:,} images seen"})
+    rows.append(
+        {"": "Glow training", "papers": "not published", "this run": f"{f['glow_images_seen']:,} images seen"}
+    )
     rows.append({"": "device", "papers": "-", "this run": f["device"]})
     spent = study.seconds(experiments)
     if spent:

@@ -186,7 +186,7 @@ class Study:
                     "attributes": list(data.attribute_names),
                     "note": data.note,
                     "images": len(data),
-                    "bits_per_dim": bits_per_dim(glow, data.images[:2000], bits, generator),
+                    "bits_per_dim": bits_per_dim(glow, data.images[:2000], bits=bits, generator=generator),
                     "max_reconstruction_error": float((again - x[few]).abs().max()),
                     "device": _device_name(self.device),
                 }
