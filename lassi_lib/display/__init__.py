@@ -1,0 +1,1 @@
+"""Pure plotting functions: arrays and tables in, figures out; no result is computed here."""

@@ -1,0 +1,165 @@
+"""Certificates in pictures: rates per pair with intervals, d_cs against d_rs, training curves, norms."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from lassi_lib.display.style import METHOD_MARKERS, StudyFigure, colours_of
+
+
+def fairness_bars(summary: pd.DataFrame, published: Mapping[str, str] | None = None) -> StudyFigure:
+    """Show certified fairness per pair and method, with intervals and the published values.
+
+    Parameters
+    ----------
+    summary : pandas.DataFrame
+        One row per pair and method, in percent: task, sensitive, method, certified_fairness,
+        certified_fairness_low, certified_fairness_high.
+    published : mapping of str to str, optional
+        Columns with published values -> what the legend calls them; by default
+        'published_certified_fairness' where it is there.
+    """
+    return _rate_bars(summary, "certified_fairness", "certified fairness (% of test points)", published)
+
+
+def accuracy_bars(summary: pd.DataFrame, published: Mapping[str, str] | None = None) -> StudyFigure:
+    """Show accuracy as `fairness_bars` does; a stroke marks the majority rate, if that column is there."""
+    return _rate_bars(summary, "accuracy", "accuracy (% of test points)", published)
+
+
+def _rate_bars(
+    summary: pd.DataFrame, value: str, label: str, published: Mapping[str, str] | None
+) -> StudyFigure:
+    published = {f"published_{value}": "published"} if published is None else published
+    pairs, methods = _pairs(summary), list(dict.fromkeys(summary["method"]))
+    colours, thick = colours_of(methods), 0.8 / len(methods)
+    figure = StudyFigure(figsize=(9, 1.3 + len(pairs) * (0.22 + 0.17 * len(methods))), layout="constrained")
+    axes = figure.subplots()
+    order = {pair: i for i, pair in enumerate(pairs)}
+    for j, method in enumerate(methods):
+        rows = summary[summary["method"] == method]
+        y = np.array([order[p] for p in _pairs(rows, unique=False)]) + (j - (len(methods) - 1) / 2) * thick
+        mean = rows[value].to_numpy(float)
+        ends = np.stack([mean - rows[f"{value}_low"], rows[f"{value}_high"] - mean]).clip(0)
+        axes.barh(y, mean, 0.9 * thick, color=colours[method], label=method)
+        axes.errorbar(mean, y, xerr=ends, fmt="none", ecolor="#333333", elinewidth=1, capsize=2)
+        if value == "accuracy" and "majority_rate" in rows:
+            name = "majority rate" if j == 0 else None
+            axes.plot(rows["majority_rate"], y, "|", color="black", ms=9, mew=2, label=name)
+        for marker, (column, name) in zip("DsoP", published.items(), strict=False):
+            if column in rows and rows[column].notna().any():
+                shown = {
+                    "mfc": "white",
+                    "mec": "black",
+                    "mew": 1.2,
+                    "ms": 5.5,
+                    "ls": "none",
+                    "clip_on": False,
+                }
+                axes.plot(rows[column], y, marker, label=name if j == 0 else None, zorder=5, **shown)
+    axes.set(xlim=(0, 100.8), ylim=(len(pairs) - 0.45, -0.55), xlabel=label, yticks=range(len(pairs)))
+    axes.set_yticklabels([_words(p) for p in pairs])
+    axes.grid(axis="y", visible=False)
+    handles, names = axes.get_legend_handles_labels()
+    first = sorted(range(len(names)), key=lambda i: names[i] not in methods)  # methods before markers
+    handles, names = [handles[i] for i in first], [names[i] for i in first]
+    figure.legend(handles, names, loc="outside upper center", ncols=6, frameon=False)
+    return figure
+
+
+def radius_scatter(rows: pd.DataFrame, columns: int = 3) -> StudyFigure:
+    """Show d_cs against d_rs for every test point, a panel per pair; above the diagonal is certified.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        One row per test point: task, sensitive, method, d_cs, d_rs; NaN where a stage abstained.
+        Abstentions are counted under the panel's title, since they have no place in it.
+    columns : int
+        Panels per row.
+    """
+    pairs, methods = _pairs(rows), list(dict.fromkeys(rows["method"]))
+    colours, columns = colours_of(methods), min(columns, len(pairs))
+    lines, edge = -(-len(pairs) // columns), min(4.0, 7.4 / columns)  # inches
+    figure = StudyFigure(figsize=(edge * columns + 1.6, 1.2 + lines * (edge + 0.7)), layout="constrained")
+    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    radii = rows[["d_cs", "d_rs"]].to_numpy(float)
+    positive = radii[radii > 0]
+    low, high = (positive.min() / 1.5, positive.max() * 1.5) if positive.size else (0.1, 10.0)
+    of_pair = np.array(_pairs(rows, unique=False), dtype=object)
+    for axes, pair in zip(panels, pairs, strict=False):
+        axes.fill_between([low, high], [low, high], high, color="#eef3f8", lw=0)
+        axes.plot([low, high], [low, high], color="#555555", lw=1)
+        here, lost = rows[of_pair == pair], []
+        for method in methods:
+            mine = here[here["method"] == method]
+            seen = mine[["d_cs", "d_rs"]].dropna().clip(lower=low)
+            lost.append(len(mine) - len(seen))
+            style = {"s": 9, "alpha": 0.45, "lw": 0, "rasterized": True, "color": colours[method]}
+            axes.scatter(
+                seen["d_cs"], seen["d_rs"], marker=METHOD_MARKERS.get(method, "D"), label=method, **style
+            )
+        axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), box_aspect=1)
+        axes.set_title(f"{textwrap.fill(_words(pair), 31)}\n", loc="left", fontsize=10)
+        counts = " / ".join(f"{n:,}" for n in lost)
+        axes.text(0, 1.02, f"abstained: {counts}", transform=axes.transAxes, fontsize=8, color="#555555")
+    for axes in panels[len(pairs) :]:
+        axes.remove()
+    note = "Shaded: certified, d_cs < d_rs. Abstentions in the order of the legend."
+    figure.supxlabel(f"d_cs, how far similar points can lie apart\n{note}", fontsize=9)
+    figure.supylabel("d_rs, how far the class is stable", fontsize=9)
+    handles, names = panels[0].get_legend_handles_labels()
+    legend = figure.legend(handles, names, loc="outside upper center", ncols=6, frameon=False, markerscale=2)
+    for handle in legend.legend_handles:
+        handle.set_alpha(1)
+    return figure
+
+
+def history_curve(
+    history: pd.DataFrame | Sequence[Mapping], x: str, y: str, *, xlabel: str = "", ylabel: str = ""
+) -> StudyFigure:
+    """Show one column of a training history over another; rows without a value are passed over."""
+    table = pd.DataFrame(history)[[x, y]].dropna()
+    figure = StudyFigure(figsize=(7, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(table[x], table[y], color=colours_of(["LASSI"])["LASSI"], lw=1.5)
+    axes.set(xlabel=xlabel or _words(x), ylabel=ylabel or _words(y))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    if len(table):
+        axes.annotate(f"{table[y].iloc[-1]:.2f}", (table[x].iloc[-1], table[y].iloc[-1]), (0, 6),
+                      textcoords="offset points", ha="right", fontsize=9)  # fmt: skip
+    return figure
+
+
+def norm_bars(vectors: pd.DataFrame) -> StudyFigure:
+    """Show the length of each attribute vector (columns attribute and norm, in latent units)."""
+    figure = StudyFigure(figsize=(7, 0.9 + 0.32 * len(vectors)), layout="constrained")
+    axes = figure.subplots()
+    names = [_words(a) for a in vectors["attribute"]]
+    bars = axes.barh(names, vectors["norm"], 0.7, color=colours_of(["LASSI"])["LASSI"])
+    labels = [f"{n:.1f}" for n in vectors["norm"]]
+    if "norm / spread" in vectors:
+        labels = [
+            f"{n:.1f} = {s:.2f} spreads"
+            for n, s in zip(vectors["norm"], vectors["norm / spread"], strict=True)
+        ]
+    axes.bar_label(bars, labels, padding=4, fontsize=9)
+    axes.set(
+        xlabel="length ||a|| of the attribute vector, in latent units", xlim=(0, 1.4 * vectors["norm"].max())
+    )
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    return figure
+
+
+def _pairs(table: pd.DataFrame, unique: bool = True) -> list[str]:
+    names = [f"{t} / {s}" for t, s in zip(table["task"], table["sensitive"], strict=True)]
+    return list(dict.fromkeys(names)) if unique else names
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").replace("+", " + ")

@@ -1,0 +1,82 @@
+"""Faces in rows: every pixel of an image is one (or zoom x zoom) of the picture, nothing is resampled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from lassi_lib.display.style import DPI, StudyFigure
+
+_GAP, _PAGE = 2, 900  # pixels between images, width of a page
+
+
+def montage(images: np.ndarray, columns: int, titles: Sequence[str] | None = None) -> StudyFigure:
+    """Show images in rows of `columns`.
+
+    Parameters
+    ----------
+    images : numpy.ndarray or torch.Tensor
+        uint8 [N, 3, S, S].
+    columns : int
+        Images per row.
+    titles : sequence of str, optional
+        One short text under each image; texts that are too long for its width run into each other.
+    """
+    images = np.asarray(images)
+    rows = [images[i : i + columns] for i in range(0, len(images), columns)]
+    captions = [list(titles[i : i + columns]) for i in range(0, len(images), columns)] if titles else None
+    return _strips(rows, captions=captions)
+
+
+def reconstruction_figure(originals: np.ndarray, reconstructions: np.ndarray) -> StudyFigure:
+    """Show x above D(E(x)), both uint8 [N, 3, S, S]."""
+    rows = [np.asarray(originals), np.asarray(reconstructions)]
+    return _strips(rows, ["x", "D(E(x))"])
+
+
+def traversal_figure(strips: Mapping[str, np.ndarray], t: Sequence[float]) -> StudyFigure:
+    """Show a row per attribute: the decoded latents z + t a for each of the m values of t.
+
+    Parameters
+    ----------
+    strips : mapping of str to array
+        Attribute -> uint8 [m, 3, S, S].
+    t : sequence of float
+        The m coefficients, in units of the attribute vector.
+    """
+    names = [name.replace("_", " ") for name in strips]
+    bottom = [f"t = {v:g}" if i == 0 else f"{v:g}" for i, v in enumerate(np.round(np.asarray(t), 3) + 0.0)]
+    return _strips([np.asarray(s) for s in strips.values()], names, [*[[]] * (len(names) - 1), bottom])
+
+
+def _strips(
+    rows: list[np.ndarray], labels: Sequence[str] = (), captions: list[list[str]] | None = None
+) -> StudyFigure:
+    """Draw rows of images [m, 3, S, S] with a label before each row and captions under images."""
+    size, columns = rows[0].shape[-1], max(len(row) for row in rows)
+    text = [any(c) for c in captions] if captions else [False] * len(rows)
+    zoom = max(1, _PAGE // (columns * (size + _GAP)))
+    line = -(-16 // zoom)  # height of a line of captions, in image pixels
+    tops = np.cumsum([0] + [size + _GAP + line * t for t in text])
+    canvas = np.full((tops[-1] - _GAP, columns * (size + _GAP) - _GAP, 3), 255, np.uint8)
+    for row, top in zip(rows, tops, strict=False):
+        for column, image in enumerate(row):
+            left = column * (size + _GAP)
+            canvas[top : top + size, left : left + size] = image.transpose(1, 2, 0)
+    margin = 8 + 7 * max((len(label) for label in labels), default=-1)  # pixels, for the labels
+    margin = max(margin, 1)
+    height, width = zoom * canvas.shape[0], zoom * canvas.shape[1]
+    figure = StudyFigure(figsize=((width + margin) / DPI, height / DPI), dpi=DPI, facecolor="white")
+    axes = figure.add_axes((margin / (width + margin), 0, width / (width + margin), 1))
+    axes.imshow(
+        canvas, interpolation="nearest", extent=(0, canvas.shape[1], canvas.shape[0], 0), aspect="auto"
+    )
+    axes.axis("off")
+    for label, top in zip(labels, tops, strict=False):
+        axes.text(-6 / zoom, top + size / 2, label, ha="right", va="center", fontsize=9)
+    for top, texts in zip(tops, captions or [], strict=False):
+        for column, caption in enumerate(texts):
+            centre = column * (size + _GAP) + size / 2
+            axes.text(centre, top + size + line / 2, caption, ha="center", va="center", fontsize=8)
+    return figure

@@ -1,0 +1,97 @@
+"""One look for every figure, and one way to save it: fixed colours, equal data gives equal bytes."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+# Okabe & Ito's palette, told apart by all common kinds of colour vision; markers differ as well.
+METHOD_COLOURS = {"Naive": "#E69F00", "DataAug": "#009E73", "LASSI": "#0072B2"}
+METHOD_MARKERS = {"Naive": "o", "DataAug": "s", "LASSI": "^"}
+_OTHERS = ("#CC79A7", "#56B4E9", "#D55E00", "#000000")
+DPI = 100
+_MAX_SVG = 200_000  # bytes; a larger drawing is shown as PNG
+_METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+
+
+class StudyFigure(Figure):
+    """A figure that needs no pyplot and shows itself in a notebook together with its alt text."""
+
+    alt = ""
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict, dict]:
+        svg = b"" if has_images(self) else _render(self, "svg")
+        if 0 < len(svg) <= _MAX_SVG:
+            kind, content = "image/svg+xml", svg.decode()
+        else:
+            kind, content = "image/png", _render(self, "png")
+        return {kind: content, "text/plain": self.alt or "A figure"}, {"alt": self.alt}
+
+
+def use_style() -> None:
+    """Set the study's theme for all figures that follow."""
+    import seaborn
+
+    rc = {"axes.titlesize": 11, "axes.labelsize": 10, "xtick.labelsize": 9, "ytick.labelsize": 9}
+    rc |= {"legend.fontsize": 9, "figure.dpi": DPI, "savefig.dpi": DPI, "grid.color": "#e4e4e4"}
+    seaborn.set_theme(
+        context="notebook", style="whitegrid", palette=[*METHOD_COLOURS.values(), *_OTHERS], rc=rc
+    )
+
+
+def colours_of(methods: list[str]) -> dict[str, str]:
+    """Return a colour per method: the fixed ones, and the palette's rest for methods unknown here."""
+    unknown = [m for m in methods if m not in METHOD_COLOURS]
+    return {m: METHOD_COLOURS.get(m) or _OTHERS[unknown.index(m) % len(_OTHERS)] for m in methods}
+
+
+def has_images(figure: Figure) -> bool:
+    """Whether a figure holds pictures (kept as PNG only) rather than lines."""
+    return any(axes.images for axes in figure.axes)
+
+
+def save_figure(figure: Figure, folder: str | Path, name: str, alt: str) -> str:
+    """Save a figure as folder/figures/<name>.png, and lines as .svg too; close it.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        Any figure.
+    folder : path
+        The results folder.
+    name : str
+        File name without extension.
+    alt : str
+        What the picture shows, for those who cannot see it.
+
+    Returns
+    -------
+    str
+        The PNG's path relative to `folder`.
+    """
+    if not alt.strip():
+        raise ValueError(f"figure {name} needs an alt text that says what it shows")
+    target = Path(folder) / "figures"
+    target.mkdir(parents=True, exist_ok=True)
+    for kind in ("png",) if has_images(figure) else ("png", "svg"):
+        draft = target / f"{name}.{kind}.tmp"
+        draft.write_bytes(_render(figure, kind))
+        os.replace(draft, target / f"{name}.{kind}")
+    figure.alt = alt
+    if not isinstance(figure, StudyFigure):
+        from matplotlib import pyplot
+
+        pyplot.close(figure)
+    return f"figures/{name}.png"
+
+
+def _render(figure: Figure, kind: str) -> bytes:
+    content = io.BytesIO()
+    with rc_context({"svg.hashsalt": "lassi", "svg.fonttype": "path"}):
+        figure.savefig(content, format=kind, dpi=DPI, metadata=_METADATA[kind])
+    return content.getvalue()

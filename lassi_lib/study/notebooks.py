@@ -1,0 +1,358 @@
+"""Execute a notebook in a process of its own, and judge for ourselves whether it succeeded.
+
+papermill alone is not enough: after a killed kernel it marks every cell completed, and ``sys.exit(0)``
+in a cell returns normally with the later cells unrun. A notebook succeeds only if every code cell ran
+to its end, in order and without an error, and if every file it declares in its metadata
+(``"lassi": {"artefacts": ["tables/claim1.csv"]}``, relative to the profile's results) was written by
+this very run. Exactly one file stands for the latest run: ``NN.ipynb`` after a success,
+``NN.failed.ipynb`` after a failure. An interruption changes neither.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tokenize
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from lassi_lib.errors import StudyError, nearest
+
+_TYPES = {"int": int, "float": (int, float), "str": str, "bool": bool, "list": list, "dict": dict}
+# What is said when a kernel has lost the race for a port; nothing has run yet, so it may start again.
+_START_TROUBLE = ("Address already in use", "Kernel died before replying", "Kernel didn't respond in")
+
+
+class Parameter(NamedTuple):
+    """One line of a parameters cell, ``name: type = default  # help``."""
+
+    type: str
+    default: Any
+    help: str
+
+
+@dataclass(frozen=True)
+class NotebookOutcome:
+    """What became of a notebook: `error` is one line, empty if `ok`; `path` is what was written."""
+
+    ok: bool
+    seconds: float
+    error: str
+    path: Path
+
+
+def parameters_of(path: str | Path) -> dict[str, Parameter]:
+    """Read the cell tagged 'parameters': name -> (type name, default, help), in its order.
+
+    The type of ``x: list[str] = []`` is given as 'list'.
+
+    Raises
+    ------
+    StudyError
+        If there is not exactly one such cell, or a line is not ``name: type = value  # help``.
+    """
+    cells = [c for c in _read(path)["cells"] if "parameters" in c["metadata"].get("tags", ())]
+    if len(cells) != 1:
+        raise StudyError(f"{path}: {len(cells)} cells are tagged 'parameters': tag exactly one")
+    source, found = "".join(cells[0]["source"]), {}
+    try:
+        tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+        helps = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+        for node in ast.parse(source).body:
+            if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value):
+                raise ValueError(f"line {node.lineno}")
+            kind, default = ast.unparse(node.annotation).partition("[")[0], ast.literal_eval(node.value)
+            if not isinstance(default, _TYPES[kind]) or (isinstance(default, bool) and kind != "bool"):
+                raise ValueError(f"{default!r} is not of type {kind}")
+            found[node.target.id] = Parameter(kind, default, helps.get(node.end_lineno, ""))
+    except (SyntaxError, ValueError, KeyError, tokenize.TokenError) as error:
+        raise StudyError(f"{path}: parameters cell: write 'name: type = value  # help' ({error})") from None
+    return found
+
+
+def artefacts_of(path: str | Path) -> tuple[str, ...]:
+    """Return the files a notebook declares that it writes, relative to the profile's results."""
+    names = tuple(_read(path)["metadata"].get("lassi", {}).get("artefacts", ()))
+    for name in names:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise StudyError(
+                f"{path}: artefact '{name}' must lie inside the results folder: mend the metadata"
+            )
+    return names
+
+
+def check_source(path: str | Path) -> None:
+    """Check that a notebook is a clean source; a `StudyError` names the first fault.
+
+    A source has no outputs, counts or traces of a run, and exactly one parameters cell.
+    """
+    notebook = _read(path)
+    faults = [key for key in ("papermill", "widgets") if key in notebook["metadata"]]
+    for number, cell in enumerate(notebook["cells"], 1):
+        if cell.get("outputs") or cell.get("execution_count") is not None:
+            faults.append(f"cell {number} has outputs or an execution count")
+        if {"papermill", "execution"} & set(cell["metadata"]) or "injected" in str(
+            cell["metadata"].get("tags")
+        ):
+            faults.append(f"cell {number} has traces of a run")
+    if faults:
+        raise StudyError(f"{path}: not a clean source ({faults[0]}): clear outputs and metadata")
+    parameters_of(path)
+    artefacts_of(path)
+
+
+def execute(
+    source: str | Path,
+    output: str | Path,
+    parameters: dict[str, Any],
+    *,
+    timeout: float,
+    log_path: str | Path,
+    cwd: str | Path,
+) -> NotebookOutcome:
+    """Run one notebook in its own process and kernel (this interpreter), then judge it.
+
+    Parameters
+    ----------
+    source, output : path
+        The clean notebook, and results/<profile>/NN.ipynb; artefacts are looked up beside `output`.
+    parameters : dict
+        Plain values for names of the parameters cell.
+    timeout : float
+        Seconds for the whole notebook; then the kernel and all its children are killed.
+    log_path : path
+        Gets what the notebook prints and its kernel says. It may name this machine's folders, so
+        keep it out of the results.
+    cwd : path
+        Working directory of the notebook.
+
+    Raises
+    ------
+    StudyError
+        If the notebook has no such parameter.
+    ValueError
+        If a value is not plain (papermill would inject it as a string).
+    """
+    source, output, log_path, cwd = (Path(p).resolve() for p in (source, output, log_path, cwd))
+    known = parameters_of(source)
+    for name, value in parameters.items():
+        if name not in known:
+            raise StudyError(f"{source.name} has no parameter '{name}'{nearest(name, known)}")
+        if not isinstance(value, (bool, int, float, str, list, dict)):
+            raise ValueError(f"parameter {name} must be a plain value, not {value!r}")
+    stamps = {name: _stamp(output.parent / name) for name in artefacts_of(source)}
+    for folder in (output.parent, log_path.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+
+    started = time.monotonic()
+    for attempt in (1, 2):
+        with tempfile.TemporaryDirectory(prefix="lassi-", ignore_cleanup_errors=True) as job:
+            trouble, notebook = _run(Path(job), source, parameters, timeout, log_path, cwd)
+        begun = any(cell.get("execution_count") for cell in notebook.cells)
+        if attempt == 2 or begun or not any(text in trouble for text in _START_TROUBLE):
+            break
+    seconds = time.monotonic() - started
+    scrub = _scrubber((cwd, output.parent, Path(__file__).parents[2]), parameters)
+    error = scrub(_cells_verdict(notebook, trouble) or _artefacts_verdict(output.parent, stamps))
+
+    import nbformat
+
+    failed, draft = output.with_suffix(".failed.ipynb"), output.with_suffix(".tmp")
+    path, obsolete = (failed, output) if error else (output, failed)
+    draft.write_text(nbformat.writes(_clean(notebook, error, scrub)) + "\n", encoding="utf-8")
+    os.replace(draft, path)
+    obsolete.unlink(missing_ok=True)
+    return NotebookOutcome(not error, seconds, error, path)
+
+
+def _read(path: str | Path) -> dict:
+    try:
+        notebook = json.loads(Path(path).read_text(encoding="utf-8"))
+        return {"metadata": notebook["metadata"], "cells": notebook["cells"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StudyError(f"{path} cannot be read as a notebook ({error}): restore it") from None
+
+
+def _stamp(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def _run(
+    job: Path, source: Path, parameters: dict, timeout: float, log_path: Path, cwd: Path
+) -> tuple[str, Any]:
+    """Execute `source` in a process; return its trouble in words (or '') and what was saved."""
+    import nbformat
+
+    (job / "job.json").write_text(json.dumps({"source": str(source), "parameters": parameters}))
+    # Whatever kernels are installed here, 'python3' shall be the interpreter that runs the study.
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = job / "jupyter" / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
+    library = str(Path(__file__).resolve().parents[2])
+    own = {"LASSI_QUIET": "1", "MPLBACKEND": "agg", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    own["PYTHONPATH"] = os.pathsep.join(filter(None, (library, os.environ.get("PYTHONPATH"))))
+    # Own folders: no kernel, start-up file or history of the user has a say in the results.
+    folders = {"JUPYTER_PATH": "jupyter", "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython"}
+    own |= {name: str(job / folder) for name, folder in folders.items()}
+
+    command = [sys.executable, "-m", "lassi_lib.study.notebooks", str(job)]
+    streams = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
+    with (
+        open(log_path, "wb") as log,
+        subprocess.Popen(
+            command, cwd=cwd, env=os.environ | own, stdout=log, start_new_session=True, **streams
+        ) as process,
+    ):
+        try:
+            code = process.wait(timeout)
+            trouble = f"its process ended with exit code {code}" if code else ""
+        except subprocess.TimeoutExpired:
+            _kill_tree(process.pid)
+            trouble = f"stopped: not finished after {timeout:g} s"
+        except BaseException:  # Ctrl-C: leave no kernel behind
+            _kill_tree(process.pid)
+            raise
+    with suppress(OSError):
+        trouble = (job / "trouble.txt").read_text()
+    try:
+        return trouble, nbformat.read(job / "notebook.ipynb", as_version=4)
+    except (OSError, ValueError):  # killed before or while saving
+        return trouble, nbformat.read(source, as_version=4)
+
+
+def _kill_tree(pid: int, *, itself: bool = True) -> None:
+    """Kill a process with its descendants: a kernel is not in its parent's process group."""
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        if itself:
+            process.suspend()  # so that it starts nothing while its children are counted
+        family = process.children(recursive=True) + [process] * itself
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        psutil.wait_procs(family, timeout=1)
+
+
+def _cells_verdict(notebook: Any, trouble: str) -> str:
+    """Return '' if every code cell ran to its end, else one line with the first failure."""
+    cells, last = [c for c in notebook.cells if c.cell_type == "code" and c.source.strip()], 0
+    for number, cell in enumerate(cells, 1):
+        where = f"code cell {number} ({cell.source.strip().splitlines()[0][:60]})"
+        for output in cell.outputs:
+            if output.output_type == "error":
+                return " ".join(f"{where} raised {output.ename}: {output.evalue}".split())
+        # A cell has its count as soon as it starts, the reply's time only when it has ended.
+        replied = "shell.execute_reply" in cell.metadata.get("execution", {})
+        if trouble and not replied:
+            return " ".join(f"{trouble}; {where} had not ended".split())
+        if not replied or cell.execution_count <= last:
+            return f"{where} did not run to its end, or out of order"
+        last = cell.execution_count
+    return " ".join(trouble.split())
+
+
+def _artefacts_verdict(folder: Path, stamps: dict[str, int | None]) -> str:
+    """Return '' if every declared file was written, given the times (ns) of the files before."""
+    for name, before in stamps.items():
+        path = folder / name
+        if not path.is_file() or not path.stat().st_size:
+            return f"declared artefact {name} is missing or empty"
+        if _stamp(path) == before:
+            return f"declared artefact {name} was not written by this run"
+    return ""
+
+
+def _scrubber(ours: tuple[Path, ...], parameters: dict[str, Any]) -> Callable[[str], str]:
+    """Return a function that takes the folders of this machine out of a text; `ours` become '.'."""
+    folders = {sys.prefix: "<python>", sys.base_prefix: "<python>", tempfile.gettempdir(): "<tmp>"}
+    folders |= {str(Path.home()): "~"} | {str(folder.resolve()): "." for folder in ours}
+    for value in parameters.values():
+        if isinstance(value, str) and os.path.isabs(value):
+            folders.setdefault(value.rstrip("/"), f"…/{Path(value).name}")
+    folders |= {os.path.realpath(folder): short for folder, short in folders.items()}
+    longest_first = sorted((f for f in folders if len(f) > 1), key=len, reverse=True)
+    pattern = re.compile(f"({'|'.join(map(re.escape, longest_first))})(?![\\w-])(/?)")
+
+    def scrub(text: str) -> str:
+        text = re.sub(r"[^\s'\"]*ipykernel_\d+/\d+\.py", "<cell>", text)  # holds a process id as well
+        return pattern.sub(lambda m: f"{folders[m[1]]}{m[2]}".removeprefix("./"), text)
+
+    return scrub
+
+
+def _clean(notebook: Any, error: str, scrub: Callable[[str], str]) -> Any:
+    """Keep what a reader needs: no times, no process ids, no folders of this machine."""
+    import nbformat
+
+    def scrubbed(value: Any) -> Any:
+        if isinstance(value, list):
+            return [scrubbed(v) for v in value]
+        if isinstance(value, dict):
+            return nbformat.from_dict({k: v if k == "image/png" else scrubbed(v) for k, v in value.items()})
+        return scrub(value) if isinstance(value, str) else value
+
+    kept = ("kernelspec", "language_info", "lassi")
+    notebook.metadata = nbformat.from_dict({k: v for k, v in notebook.metadata.items() if k in kept})
+    notebook.metadata.setdefault("lassi", nbformat.from_dict({}))["error"] = error
+    notebook.cells = [c for c in notebook.cells if "papermill-error" not in str(c.metadata.get("tags"))]
+    for cell in notebook.cells:
+        cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k == "tags"})
+        if "injected-parameters" in cell.metadata.get("tags", ()):
+            cell.id, cell.source = "injected-parameters", scrub(cell.source)
+        if cell.cell_type != "code":
+            continue
+        outputs: list[Any] = []
+        for output in scrubbed(cell.outputs):
+            if outputs and output.output_type == "stream" and outputs[-1].get("name") == output.name:
+                outputs[-1].text += output.text  # where a kernel cuts a text is chance
+            else:
+                outputs.append(output)
+        cell.outputs = outputs
+    if error:
+        text = f"**This notebook failed**\n\n```text\n{error.replace('`', chr(39))}\n```"
+        banner = nbformat.v4.new_markdown_cell(text, id="failure", metadata={"tags": ["failure"]})
+        notebook.cells.insert(0, banner)
+    return notebook
+
+
+def _main(job: Path) -> int:
+    """Run one job (``python -m lassi_lib.study.notebooks FOLDER``, which only `execute` calls)."""
+    import logging
+
+    import papermill
+
+    def watch(parent: int = os.getppid()) -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        _kill_tree(os.getpid(), itself=False)  # the study was killed: its kernel must not go on
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    task, output = json.loads((job / "job.json").read_text()), job / "notebook.ipynb"
+    options = {"kernel_name": "python3", "language": "python", "progress_bar": False, "log_output": True}
+    try:
+        papermill.execute_notebook(task["source"], output, task["parameters"], **options)
+    except Exception as error:
+        line = (str(error).strip().splitlines() or [""])[-1]
+        (job / "trouble.txt").write_text(f"{type(error).__name__}: {line}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(Path(sys.argv[1])))

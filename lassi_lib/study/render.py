@@ -1,0 +1,239 @@
+"""Pages a reader opens from the file system: one per notebook, and an index over them.
+
+nbconvert's full template brings 260 KB of styles and links to four content networks, so only its bare
+body is used, inside a page of our own: no script, no request, light and dark, readable on a phone.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from html import escape
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import quote
+
+from lassi_lib.study.notebooks import artefacts_of
+
+MAX_BYTES = 2_000_000  # of one page
+_ACTIVE = ("script", "style", "link", "meta", "base", "iframe", "object", "embed", "form", "video", "audio")
+_LOADING = ("src", "srcset", "href", "xlink:href", "data", "poster", "background")
+_PICTURES = ("image/svg+xml", "image/png", "image/jpeg")
+_CSS = """
+:root{--bg:#fff;--fg:#1f2328;--soft:#57606a;--line:#d0d7de;--box:#f6f8fa;--link:#0550ae;--good:#116329;
+--bad:#b3261e;color-scheme:light dark}
+@media (prefers-color-scheme:dark){:root{--bg:#14171c;--fg:#e6e9ee;--soft:#a3acb8;--line:#3a424d;
+--box:#1e232b;--link:#86b7ff;--good:#6fd18b;--bad:#ff938a}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--bg);color:var(--fg);font:1rem/1.6 system-ui,sans-serif}
+body>*{max-width:58rem;margin:0 auto;padding:0 1rem;overflow-wrap:anywhere}
+a{color:var(--link)}nav,footer{color:var(--soft);font-size:.875rem;padding-block:1rem}
+h1,h2,h3{line-height:1.25;margin:1.6em 0 .5em}h1{font-size:1.8rem;margin-top:.6em}
+img{max-width:100%;height:auto}figure{margin:1rem 0}figure img,.entries img{background:#fff;border-radius:6px}
+pre,code{font:.85rem/1.5 ui-monospace,Menlo,Consolas,monospace}:not(pre)>code{background:var(--box)}
+pre{margin:.5rem 0;overflow-x:auto}.highlight{background:var(--box);border-radius:6px}
+.highlight pre{padding:.6rem}details{margin:.8rem 0}summary{cursor:pointer;color:var(--soft);font-size:.8rem}
+.table{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;font-size:.875rem}
+th,td{padding:.3rem .7rem;border-bottom:1px solid var(--line);overflow-wrap:normal;text-align:left}
+blockquote{margin:1rem 0;padding:.1rem 1rem;border-left:4px solid var(--line);color:var(--soft)}
+.output_stderr,.output_error{border-left:4px solid var(--line);padding-left:.8rem}
+.alert{border:2px solid var(--bad);padding:.6rem 1rem}.alert,.output_error{border-color:var(--bad)}
+.bad{color:var(--bad);font-weight:600}.good{color:var(--good);font-weight:600}.soft{color:var(--soft)}
+.entries{list-style:none;padding:0}
+.entries>li{display:flex;gap:1.2rem;padding:1.2rem 0;border-top:1px solid var(--line)}
+.entries img{width:15rem;align-self:flex-start}.entries h2{margin:0 0 .3rem;font-size:1.15rem}
+.entries p{margin:.3rem 0}.entries div{min-width:0}
+dl{display:grid;grid-template-columns:minmax(6rem,max-content) 1fr;gap:.2rem 1.2rem;font-size:.875rem}
+dt{color:var(--soft)}dd{margin:0}
+@media (max-width:40rem){.entries>li{flex-direction:column-reverse}.entries img{width:100%}}
+"""
+
+
+def to_html(ipynb: str | Path, html: str | Path, *, note: str = "", index: str = "index.html") -> list[str]:
+    """Render an executed notebook as a page that needs neither network nor scripts.
+
+    Parameters
+    ----------
+    ipynb, html : path
+        The executed notebook and the page to write.
+    note : str
+        A line of provenance (commit, device, minutes) for the foot of the page.
+    index : str
+        Where the link back leads.
+
+    Returns
+    -------
+    list of str
+        Warnings, one line each; empty if the page keeps its limit of 2 MB.
+    """
+    import nbformat
+    from bs4 import BeautifulSoup
+    from nbconvert import HTMLExporter
+
+    ipynb, html = Path(ipynb), Path(html)
+    notebook = nbformat.read(ipynb, as_version=4)
+    title, error = _title(notebook, ipynb), notebook.metadata.get("lassi", {}).get("error", "")
+    notebook.metadata.pop("widgets", None)
+    notebook.cells = [cell for cell in notebook.cells if "failure" not in cell.metadata.get("tags", ())]
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            _picture_to_html(output)
+    options = {f"exclude_{part}": True for part in ("input_prompt", "output_prompt", "anchor_links")}
+    exporter = HTMLExporter(template_name="basic", **options)
+    soup = BeautifulSoup(exporter.from_notebook_node(notebook)[0], "html.parser")
+    _make_inert(soup)
+    _make_accessible(soup, title)
+    _fold_code(soup)
+    alert = f'<p class="alert" role="alert"><b class="bad">This notebook failed.</b> {escape(error)}</p>'
+    body = (
+        f"<nav>{_link(index, '← All notebooks')}</nav><main>{alert if error else ''}{soup}</main>"
+        f"<footer>{_link(ipynb.name, ipynb.name)} {escape(note)}</footer>"
+    )
+    _write(html, _page(title, body))
+    size = html.stat().st_size
+    return [f"{html.name} has {size / 1e6:.1f} MB, more than 2: show fewer or smaller pictures"] * (
+        size > MAX_BYTES
+    )
+
+
+def write_index(folder: str | Path, info: dict[str, Any]) -> Path:
+    """Write folder/index.html over the pages of a run.
+
+    Parameters
+    ----------
+    folder : path
+        results/<profile>, with the pages and the notebooks they were made of.
+    info : dict
+        What run.json holds: 'profile'; 'description', the honest first line; 'facts' to list; and
+        'notebooks', name -> status, error, minutes, outcome, verdict, picture, alt, commit, started.
+    """
+    folder = Path(folder)
+    facts = info.get("facts", {}).items()
+    listed = "".join(f"<dt>{_text(k).replace('_', ' ')}</dt><dd>{_text(v)}</dd>" for k, v in facts)
+    entries = "".join(_entry(folder, name, run) for name, run in info["notebooks"].items())
+    body = (
+        f"<main><h1>LASSI study: {_text(info['profile'])}</h1><p>{_text(info['description'])}</p>"
+        f'<ol class="entries">{entries}</ol><h2>This run</h2><dl>{listed}</dl>'
+        '<p><a href="run.json">run.json</a>: all parameters and versions that made these results</p></main>'
+    )
+    _write(folder / "index.html", _page(f"LASSI study: {info['profile']}", body))
+    return folder / "index.html"
+
+
+def _entry(folder: Path, name: str, run: dict[str, Any]) -> str:
+    """Return one notebook's entry: page, status, verdict, picture, and its tables to download."""
+    import nbformat
+
+    ok = run["status"] == "ok"
+    path = folder / f"{name}{'' if ok else '.failed'}.ipynb"
+    title = _title(nbformat.read(path, as_version=4), path) if path.is_file() else name
+    status = f'<b class="{"good" if ok else "bad"}">{_text(run["status"])}</b>, {run["minutes"]:.1f} minutes'
+    origin = "".join(f", {run[k]}" for k in ("commit", "started") if run.get(k))
+    text = f"<h2>{_link(f'{name}.html', title)}</h2>"
+    text += f'<p class="soft">{status}, {_link(path.name, "notebook")}{_text(origin)}</p>'
+    if run.get("error"):
+        text += f'<p class="bad">{_text(run["error"])}</p>'
+    if run.get("outcome") or run.get("verdict"):
+        text += f"<p><b>{_text(run.get('outcome', ''))}</b> {_text(run.get('verdict', ''))}</p>"
+    for file in map(PurePosixPath, artefacts_of(path) if ok and path.is_file() else ()):
+        kinds = (
+            [file.with_suffix(s) for s in (".csv", ".md", ".tex")] if file.parts[0] == "tables" else [file]
+        )
+        offered = [kind for kind in kinds if (folder / kind).is_file()]
+        if file.parts[0] in ("tables", "certificates") and offered:
+            links = ", ".join(_link(str(kind), kind.name.partition(".")[2]) for kind in offered)
+            text += f"<p>{_text(file.name.partition('.')[0])}: {links}</p>"
+    picture = run.get("picture", "")
+    if ok and picture and (folder / picture).is_file():
+        alt = run.get("alt") or f"A figure of: {title}"
+        return f'<li><img src="{_text(quote(picture))}" alt="{_text(alt)}"><div>{text}</div></li>'
+    return f"<li><div>{text}</div></li>"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        value = ", ".join(f"{k} {v}" for k, v in value.items())
+    return escape(f"{value:.4g}" if isinstance(value, float) else str(value))
+
+
+def _link(path: str, text: str) -> str:
+    return f'<a href="{escape(quote(path))}">{escape(text)}</a>'
+
+
+def _title(notebook: Any, path: Path) -> str:
+    """Return the first heading of a notebook, or its file name."""
+    for cell in notebook.cells:
+        heading = re.search(r"^#+ +(.+?)\s*#*$", cell.source, re.MULTILINE)
+        if cell.cell_type == "markdown" and heading:
+            return re.sub(r"[*`]", "", heading[1])
+    return path.stem
+
+
+def _picture_to_html(output: Any) -> None:
+    """Turn a picture output into an `<img>` with the figure's own alt text; drop widgets and scripts."""
+    data = output.get("data", {})
+    for kind in [k for k in data if "javascript" in k or "widget" in k]:
+        del data[kind]
+    kind = next((k for k in _PICTURES if k in data), None)
+    if kind:
+        # An SVG goes into an <img> as well: nothing in it runs, and its ids meet no other figure's.
+        svg = kind == "image/svg+xml"
+        code = base64.b64encode(data[kind].encode()).decode() if svg else "".join(data[kind].split())
+        alt = output.metadata.get("alt") or output.metadata.get(kind, {}).get("alt", "")
+        picture = f'<figure><img src="data:{kind};base64,{escape(code)}" alt="{escape(alt)}"></figure>'
+        output.data = {"text/html": picture}
+
+
+def _make_inert(soup: Any) -> None:
+    """Remove everything that could run, or load something from outside; plain links stay."""
+    for tag in soup.find_all(_ACTIVE):
+        tag.decompose()
+    for tag in soup.find_all(True):
+        for name, value in list(tag.attrs.items()):
+            text = "".join(str(value).split()).lower()
+            outside = name in _LOADING and tag.name != "a" and re.match(r"[a-z]*:?//", text)
+            if name.startswith("on") or outside or text.startswith("javascript:") or "url(" in text:
+                del tag[name]
+
+
+def _make_accessible(soup: Any, title: str) -> None:
+    """Give every picture a text, every header cell its scope, every wide table its own scrolling."""
+    for picture in soup.find_all("img"):
+        if not (picture.get("alt") or "").strip():
+            heading = picture.find_previous(["h1", "h2", "h3", "h4"])
+            picture["alt"] = f"Figure: {heading.get_text() if heading else title}"
+    for table in soup.find_all("table"):
+        for header in table.find_all("th"):
+            header["scope"] = "col" if header.find_parent("thead") else "row"
+        region = {"class": "table", "tabindex": "0", "role": "region", "aria-label": "Table"}
+        table.wrap(soup.new_tag("div", attrs=region))
+
+
+def _fold_code(soup: Any) -> None:
+    """Put every code cell in a fold, open if it is short; the run's parameters and long code closed."""
+    for cell in soup.select(".code_cell > .input"):
+        lines = cell.get_text().strip().count("\n") + 1
+        injected = "celltag_injected-parameters" in cell.parent["class"]
+        summary = soup.new_tag("summary")
+        summary.string = "Parameters of this run" if injected else f"Code, {lines} line{'s' * (lines > 1)}"
+        cell.wrap(soup.new_tag("details", attrs={} if lines > 12 or injected else {"open": ""}))
+        cell.insert_before(summary)
+
+
+def _page(title: str, body: str) -> str:
+    from pygments.formatters import HtmlFormatter
+
+    light, dark = (HtmlFormatter(style=s).get_style_defs(".highlight") for s in ("default", "github-dark"))
+    css = f"{light}\n@media (prefers-color-scheme:dark){{{dark}}}\n{_CSS}"
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{css}</style></head>\n<body>{body}</body></html>\n"
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    draft = path.with_suffix(".tmp")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)
