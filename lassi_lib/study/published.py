@@ -1,0 +1,118 @@
+"""The published numbers, read from one table of facts; nothing here is typed by hand.
+
+`published_results.csv` holds one number a row, as printed: Merk et al. 2023 (source 'merk2023'), the
+ECCV 2022 paper with its supplement ('eccv2022'), the ICLR 2022 workshop text ('iclr2022') and one
+later headline ('fls2025'). Values are in percent unless the metric says otherwise; `std` is the
+standard deviation over `n_seeds` seeds, where one was printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from lassi_lib.errors import StudyError, nearest
+
+FACTS = Path(__file__).with_name("published_results.csv")
+WHOLE_NUMBERS = {"image_size": "Int64", "n_seeds": "Int64", "n_eval": "Int64"}
+Names = str | Iterable[str] | None
+METHODS = ["Naive", "DataAug", "LASSI"]
+CELL = ["task", "sensitive", "vector_type", "method", "metric"]
+
+
+@cache
+def _facts() -> pd.DataFrame:
+    return pd.read_csv(FACTS, dtype=WHOLE_NUMBERS)
+
+
+def published(
+    *,
+    table: Names = None,
+    dataset: Names = None,
+    task: Names = None,
+    sensitive: Names = None,
+    method: Names = None,
+    metric: Names = None,
+    source: Names = None,
+) -> pd.DataFrame:
+    """Return the published numbers that match every filter; a filter is a name or several.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns source, table, dataset, image_size, task, sensitive, vector_type, method, metric,
+        sigma_cs, sigma_rs, lambda2, value, std, n_seeds, split, n_eval, note.
+
+    Raises
+    ------
+    StudyError
+        If a name is unknown (the nearest is suggested), or if known names never occur together.
+
+    Examples
+    --------
+    >>> cell = dict(task="Smiling", sensitive="Young", method="LASSI", metric="certified_fairness")
+    >>> published(source="merk2023", table="Table 1", **cell)["value"].item()
+    98.6
+    """
+    given = {"source": source, "table": table, "dataset": dataset, "task": task}
+    given |= {"sensitive": sensitive, "method": method, "metric": metric}
+    given = {k: [v] if isinstance(v, str) else list(v) for k, v in given.items() if v is not None}
+    facts = rows = _facts()
+    for column, names in given.items():
+        known = list(facts[column].dropna().unique())
+        for name in names:
+            if name not in known:
+                raise StudyError(f"published(): {column} '{name}' is unknown{nearest(name, known)}")
+        rows = rows[rows[column].isin(names)]
+    if rows.empty:
+        wish = ", ".join(f"{k}={'/'.join(v)}" for k, v in given.items())
+        raise StudyError(f"published(): no published number has {wish}: leave out one of these filters")
+    return rows.reset_index(drop=True)
+
+
+def table_1(dataset: str = "CelebA") -> pd.DataFrame:
+    """Return Table 1 of Merk et al. beside the original numbers, one row per cell.
+
+    Merk's table pairs its own value (2 seeds) with a quotation of the original one (5 seeds). The
+    quotation is checked against Supp. Table 12 (ECCV 2022), which alone prints a standard deviation
+    and the DataAug rows: where the two disagree the supplement is followed and `note` says so.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns task, sensitive, vector_type, method, metric, merk, eccv, eccv_std, eccv_quoted
+        (percent; NaN where not printed), merk_seeds, eccv_seeds, note.
+
+    Raises
+    ------
+    StudyError
+        If the data set has no rows in that table.
+    """
+    merk = published(source="merk2023", table="Table 1", dataset=dataset)
+    original = published(source="eccv2022", dataset=dataset)
+    quoted = original[original["table"].str.endswith("(quoted in Merk Table 1)")]
+    pairs = merk[["task", "sensitive"]].drop_duplicates()
+    supplement = original[original["table"] == "Supp. Table 12"].merge(pairs, on=["task", "sensitive"])
+
+    cells = pd.concat([merk, supplement])[CELL].drop_duplicates()
+    for rows, names in (
+        (merk, {"value": "merk", "n_seeds": "merk_seeds"}),
+        (quoted, {"value": "eccv_quoted", "n_seeds": "quoted_seeds"}),
+        (supplement, {"value": "eccv", "std": "eccv_std", "n_seeds": "eccv_seeds"}),
+    ):
+        cells = cells.merge(rows[[*CELL, *names]].rename(columns=names), on=CELL, how="left")
+    both = cells["eccv"].notna() & cells["eccv_quoted"].notna()
+    slip = (
+        "Merk quotes " + cells["eccv_quoted"].map(str) + ", Supp. Table 12 prints " + cells["eccv"].map(str)
+    )
+    cells["note"] = slip.where(both & (cells["eccv"] != cells["eccv_quoted"]), "")
+    cells["eccv"] = cells["eccv"].fillna(cells["eccv_quoted"])
+    cells["eccv_seeds"] = cells["eccv_seeds"].fillna(cells["quoted_seeds"])
+    place = {tuple(pair): i for i, pair in enumerate(pairs.to_numpy())}
+    cells["pair"] = [place[p] for p in zip(cells["task"], cells["sensitive"], strict=True)]
+    cells["rank"] = cells["method"].map(METHODS.index)
+    cells = cells.sort_values(["pair", "rank", "metric"], ignore_index=True)
+    return cells[[*CELL, "merk", "eccv", "eccv_std", "eccv_quoted", "merk_seeds", "eccv_seeds", "note"]]
