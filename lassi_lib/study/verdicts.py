@@ -1,0 +1,153 @@
+"""Verdicts that follow from numbers by a rule fixed before the run; the rule writes its own words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from lassi_lib.errors import StudyError
+from lassi_lib.study.statistics import PAIR, PairedDifference, holm, paired_difference, summarise
+
+OUTCOMES = ("supported", "not supported", "inconclusive")
+
+
+@dataclass(frozen=True)
+class VerdictRule:
+    """When "much fairer, hardly less accurate" counts as shown.
+
+    Attributes
+    ----------
+    min_fairness_gain, max_accuracy_loss : float
+        Percentage points that certified fairness must gain at least, and accuracy may lose at most.
+    confidence : float
+        Of each one-sided bound, e.g. 0.95.
+    adjust : {'holm', 'none'}
+        Whether the bounds of many pairs hold together (Holm 1979) or each for itself.
+    """
+
+    min_fairness_gain: float
+    max_accuracy_loss: float
+    confidence: float = 0.95
+    adjust: str = "holm"
+
+    def __post_init__(self) -> None:
+        limits = {"min_fairness_gain": (0, 100), "max_accuracy_loss": (0, 100), "confidence": (0.5, 1)}
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value < high:
+                raise StudyError(f"verdict rule: {name} = {value!r} is no number from {low} to below {high}")
+        if self.adjust not in ("holm", "none"):
+            raise StudyError(f"verdict rule: adjust '{self.adjust}' is unknown: use holm or none")
+
+    def words(self, method: str, baseline: str, n_pairs: int) -> str:
+        """Return the rule as sentences."""
+        several = self.adjust == "holm" and n_pairs > 1
+        together = f", at Holm's levels over {n_pairs} pairs" if several else ""
+        return (
+            f"A pair is supported when the lower {100 * self.confidence:g} % bound of {method}'s gain in "
+            f"certified fairness over {baseline} is at least {self.min_fairness_gain:g} points and the upper "
+            f"bound of its loss in accuracy at most {self.max_accuracy_loss:g} points (one-sided "
+            f"bounds{together}; seeds and test points both counted, abstentions as errors); not supported "
+            "when the opposite bounds show a smaller gain or a larger loss; else inconclusive. The claim is "
+            "supported when every pair is, not supported when any pair is not, else inconclusive."
+        )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One of `OUTCOMES`, the sentences that explain it, and the table it follows from."""
+
+    outcome: str
+    text: str
+    table: pd.DataFrame
+
+
+def _judge(gains: list[PairedDifference], losses: list[PairedDifference], rule: VerdictRule) -> pd.DataFrame:
+    """Apply the rule to every pair; its bounds are shown at the level at which it was decided.
+
+    A pair's p-value is the larger of its two, since both halves must hold (intersection-union test).
+    Holm tests the smallest at alpha / K, the next at alpha / (K - 1), and stops at the first failure;
+    pairs from there on get that last level, so that outcome and bounds always agree.
+    """
+    alpha = 1 - rule.confidence
+    p = [
+        max(gain.p_above(rule.min_fairness_gain), 1 - loss.p_above(rule.max_accuracy_loss))
+        for gain, loss in zip(gains, losses, strict=True)
+    ]
+    adjusted, level = np.asarray(p), np.full(len(p), alpha)
+    if rule.adjust == "holm":
+        adjusted = holm(p)
+        level[np.argsort(p, kind="stable")] = alpha / np.arange(len(p), 0, -1)
+        stopped = adjusted > alpha
+        level[stopped] = level[stopped].min(initial=alpha)
+    table = []
+    for gain, loss, p_value, p_adjusted, tail in zip(gains, losses, p, adjusted, level, strict=True):
+        row = {"bound_confidence": 100 * (1 - tail), "p_value": p_value, "p_adjusted": p_adjusted}
+        for name, part in (("fairness_gain", gain), ("accuracy_loss", loss)):
+            low, high = part.bounds(tail)
+            row |= {name: part.difference, f"{name}_low": low, f"{name}_high": high}
+        too_little = row["fairness_gain_high"] < rule.min_fairness_gain
+        too_dear = row["accuracy_loss_low"] > rule.max_accuracy_loss
+        failed = "not supported" if too_little or too_dear else "inconclusive"
+        table.append(row | {"outcome": "supported" if p_adjusted <= alpha else failed})
+    return pd.DataFrame(table)
+
+
+def claim_1_verdict(
+    rows: pd.DataFrame, rule: VerdictRule, method: str = "LASSI", baseline: str = "Naive"
+) -> Verdict:
+    """Judge claim 1: LASSI certifies far more faces as treated alike than Naive, at hardly any accuracy.
+
+    The table has a row per pair (`PAIR`): both methods' rates, gain and loss with bounds and p-values,
+    whether a constant classifier would do as well as `method`, the outcome, and
+    `outcome_these_models`: the outcome with seeds not counted. Where that one alone is 'supported',
+    the models as trained fulfil the rule, and more seeds are needed to say so of the method.
+
+    Raises
+    ------
+    StudyError
+        If there are no rows, or as `paired_difference`.
+    """
+    if rows.empty:
+        raise StudyError("claim 1: there are no certificate rows to judge: run some experiments first")
+    pairs = dict(list(rows.groupby(list(PAIR), sort=False)))
+    judged = {}
+    for seeds in ("random", "fixed"):
+        gains = [paired_difference(r, method, baseline, "certified", seeds=seeds) for r in pairs.values()]
+        losses = [paired_difference(r, baseline, method, "correct", seeds=seeds) for r in pairs.values()]
+        judged[seeds] = _judge(gains, losses, rule)
+    ours, base = (summarise(rows[rows["method"] == name]) for name in (method, baseline))
+    shown = ["n_seeds", "n_points", "majority_rate", "constant_would_do", "certified_fairness", "accuracy"]
+    table = pd.DataFrame(list(pairs), columns=list(PAIR))  # in the order of the rows, as `judged` is
+    table = table.merge(ours[[*PAIR, *shown]], on=list(PAIR))
+    table = table.merge(base[[*PAIR, *shown[-2:]]], on=list(PAIR), suffixes=("", "_baseline"))
+    table = pd.concat([table, judged["random"]], axis=1)
+    table["outcome_these_models"] = judged["fixed"]["outcome"]
+    found = set(table["outcome"])
+    outcome = next(o for o in ("not supported", "inconclusive", "supported") if o in found)
+    return Verdict(outcome, _text(outcome, table, rule, method, baseline), table)
+
+
+def _text(outcome: str, table: pd.DataFrame, rule: VerdictRule, method: str, baseline: str) -> str:
+    """Say the outcome, the rule and what limits it; every number comes from the rule or the table."""
+    n, m = len(table), int(table["n_seeds"].min())
+    tally = ", ".join(f"{(table['outcome'] == o).sum()} {o}" for o in OUTCOMES)
+    text = f"Claim 1 is {outcome}: of {n} pairs {tally}. {rule.words(method, baseline, n)}"
+    alone = (table["outcome_these_models"] == "supported").sum()
+    if m == 1:
+        text += " With one seed the bounds count test points alone and say nothing of another training."
+    elif alone > (table["outcome"] == "supported").sum():
+        text += (
+            f" Test points alone counted, so for the models as trained, {alone} of {n} pairs are supported:"
+        )
+        text += f" {m} seeds say too little of another training."
+    marked = table[table["constant_would_do"]]
+    if len(marked):
+        names = "; ".join(f"{t}, {s}" for t, s in zip(marked["task"], marked["sensitive"], strict=True))
+        text += (
+            f" In {len(marked)} of {n} pairs ({names}) the interval of {method}'s accuracy does not exceed"
+        )
+        text += " the majority rate: a constant classifier, always certified, would do as well."
+    return text
