@@ -1,0 +1,116 @@
+"""Tables as people read them (`present`) and as they are kept (`save_table`: csv, md and tex)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lassi_lib.errors import StudyError
+
+# What a table of experiments always shows, in this order, whatever the profile.
+SHOWN = (
+    "task", "sensitive", "method", "n_seeds", "n_points", "accuracy", "balanced_accuracy", "majority_rate",
+    "predicted_majority", "abstained", "certified_fairness", "certified_and_correct", "constant_would_do",
+)  # fmt: skip
+HEADINGS = {
+    "n_seeds": "seeds",
+    "n_points": "points",
+    "merk": "Merk et al.",
+    "eccv": "ECCV 2022",
+    "eccv_std": "ECCV 2022 sd",
+    "eccv_quoted": "ECCV 2022 as quoted",
+    "predicted_majority": "most predicted class",
+}
+
+
+def _cell(value: object, column: str = "") -> str:
+    """One value as text: one decimal, four for p-values, yes or no, nothing for what is missing."""
+    if pd.isna(value):
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        if column.startswith("p_"):
+            return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+        return f"{round(value, 1) + 0.0:.1f}"  # + 0.0 turns -0.0 into 0.0
+    return str(value)
+
+
+def present(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of strings for reading: headings in words, '97.3 [96.4, 98.1]' in one cell.
+
+    A summary of experiments (`summarise`) is cut to `SHOWN`, in that order; any other table keeps its
+    columns. ``x_low`` and ``x_high`` are folded into ``x`` (``low`` and ``high`` into ``ours``); ``x_sd``
+    beside them is left to the csv.
+    """
+    ends = {c: ("low", "high") if c == "ours" else (f"{c}_low", f"{c}_high") for c in table}
+    ends = {c: pair for c, pair in ends.items() if set(pair) <= set(table.columns)}
+    hidden = {name for c, pair in ends.items() for name in (*pair, f"{c}_sd")}
+    text = {}
+    for column in SHOWN if set(SHOWN) <= set(table.columns) else table.columns:
+        if column in hidden:
+            continue
+        cells = [_cell(v, column) for v in table[column]]
+        if column in ends:
+            bounds = zip(*([_cell(v) for v in table[name]] for name in ends[column]), strict=True)
+            cells = [f"{c} [{a}, {b}]" if c else "" for c, (a, b) in zip(cells, bounds, strict=True)]
+        text[HEADINGS.get(column, column.replace("_", " "))] = cells
+    return pd.DataFrame(text, dtype=object)
+
+
+def _markdown(text: pd.DataFrame) -> str:
+    def line(cells: Iterable[str]) -> str:
+        safe = (c.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|") for c in cells)
+        return f"| {' | '.join(safe)} |\n"
+
+    return "".join(map(line, [text.columns, ["---"] * text.shape[1], *text.to_numpy()]))
+
+
+def _latex(text: pd.DataFrame) -> str:
+    """A booktabs tabular; cells in braces, lest one that begins with '[' be read as an option."""
+    special = {c: f"\\{c}" for c in "&%$#_{}"} | {"<": "$<$", ">": "$>$", "\\": r"\textbackslash{}"}
+    special |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+    def line(cells: Iterable[str]) -> str:
+        return " & ".join("{" + "".join(special.get(x, x) for x in c) + "}" for c in cells) + " \\\\\n"
+
+    begin, end = f"\\begin{{tabular}}{{{'l' * text.shape[1]}}}\n\\toprule\n", "\\bottomrule\n\\end{tabular}\n"
+    return begin + line(text.columns) + "\\midrule\n" + "".join(map(line, text.to_numpy())) + end
+
+
+def save_table(table: pd.DataFrame, folder: str | Path, name: str) -> list[Path]:
+    """Write <name>.csv (every column, full precision), <name>.md and <name>.tex (as `present` shows it).
+
+    Each is written beside its place and then renamed: a reader never meets half a file.
+
+    Raises
+    ------
+    StudyError
+        If `name` is not a plain file name, or a file cannot be written.
+    """
+    if not name or Path(name).name != name or name.startswith("."):
+        raise StudyError(f"save_table(): '{name}' is not a plain file name: use letters, digits and _")
+    shown = present(table)
+    texts = {
+        "csv": table.to_csv(index=False, lineterminator="\n"),
+        "md": _markdown(shown),
+        "tex": _latex(shown),
+    }
+    paths = [Path(folder) / f"{name}.{ending}" for ending in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(text, encoding="utf-8", newline="\n")
+            os.replace(draft, path)
+        except OSError as error:
+            reason = f"{error.strerror}: choose another folder with --output"
+            raise StudyError(f"table '{path}' cannot be written: {reason}") from None
+        finally:
+            if draft.parent.is_dir():
+                draft.unlink(missing_ok=True)
+    return paths
