@@ -91,6 +91,8 @@ def save_figure(figure: Figure, folder: str | Path, name: str, alt: str) -> str:
 
 
 def _render(figure: Figure, kind: str) -> bytes:
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # keep this layout: a second one would differ in the last digits
     content = io.BytesIO()
     with rc_context({"svg.hashsalt": "lassi", "svg.fonttype": "path"}):
         figure.savefig(content, format=kind, dpi=DPI, metadata=_METADATA[kind])

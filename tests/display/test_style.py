@@ -1,0 +1,64 @@
+"""Saving: equal data gives equal bytes, lines become SVG and PNG, pictures PNG alone."""
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+
+from lassi_lib.display.certificates import history_curve
+from lassi_lib.display.faces import montage
+from lassi_lib.display.style import METHOD_COLOURS, StudyFigure, colours_of, save_figure, use_style
+
+FACES = np.random.default_rng(0).integers(0, 256, (4, 3, 16, 16), dtype=np.uint8)
+
+
+def curve():
+    return history_curve([{"step": i, "loss": 1 / (i + 1)} for i in range(9)], "step", "loss")
+
+
+@pytest.mark.parametrize(("make", "kinds"), [(curve, ["png", "svg"]), (lambda: montage(FACES, 2), ["png"])])
+def test_saved_bytes_are_the_same_each_time(tmp_path, make, kinds):
+    for name in "ab":
+        assert save_figure(make(), tmp_path, name, alt="something") == f"figures/{name}.png"
+    files = sorted((tmp_path / "figures").iterdir())
+    assert [f.name for f in files] == [f"{name}.{kind}" for name in "ab" for kind in kinds]
+    for kind in kinds:
+        first, second = ((tmp_path / "figures" / f"{name}.{kind}").read_bytes() for name in "ab")
+        assert first == second
+        assert b"matplotlib.org" not in first and b"<dc:date>" not in first
+
+
+def test_a_figure_shows_itself_with_its_alt_text(tmp_path):
+    figure = curve()
+    save_figure(figure, tmp_path, "a", alt="Loss over steps")
+    data, metadata = figure._repr_mimebundle_(include=None, exclude=None)
+    assert metadata == {"alt": "Loss over steps"}
+    assert data["image/svg+xml"] == (tmp_path / "figures" / "a.svg").read_text()
+    data, _ = montage(FACES, 2)._repr_mimebundle_()
+    assert data["image/png"].startswith(b"\x89PNG") and "image/svg+xml" not in data
+
+
+def test_a_large_drawing_is_shown_as_png():
+    figure = StudyFigure()
+    figure.subplots().scatter(*np.random.default_rng(0).random((2, 5000)))
+    assert list(figure._repr_mimebundle_()[0]) == ["image/png", "text/plain"]
+
+
+def test_alt_text_is_demanded_and_pyplot_figures_are_closed(tmp_path):
+    with pytest.raises(ValueError, match="alt text"):
+        save_figure(curve(), tmp_path, "a", alt=" ")
+    assert not (tmp_path / "figures").exists()
+    matplotlib.use("agg")
+    figure, axes = plt.subplots()
+    axes.plot([1, 2])
+    save_figure(figure, tmp_path, "b", alt="a line")
+    assert not plt.get_fignums()
+
+
+def test_method_colours_are_fixed_and_distinct():
+    with matplotlib.rc_context():
+        use_style()
+        assert matplotlib.rcParams["figure.dpi"] == 100
+    colours = colours_of(["new", "LASSI", "Naive", "other", "DataAug"])
+    assert {m: colours[m] for m in METHOD_COLOURS} == METHOD_COLOURS
+    assert len(set(colours.values())) == 5
