@@ -56,14 +56,14 @@ def has_images(figure: Figure) -> bool:
 
 
 def save_figure(figure: Figure, folder: str | Path, name: str, alt: str) -> str:
-    """Save a figure as folder/figures/<name>.png, and lines as .svg too; close it.
+    """Save a figure as folder/<name>.png, and lines as .svg too; close it.
 
     Parameters
     ----------
     figure : matplotlib.figure.Figure
         Any figure.
     folder : path
-        The results folder.
+        The folder of figures, results/<profile>/figures.
     name : str
         File name without extension.
     alt : str
@@ -72,22 +72,22 @@ def save_figure(figure: Figure, folder: str | Path, name: str, alt: str) -> str:
     Returns
     -------
     str
-        The PNG's path relative to `folder`.
+        The PNG's path relative to the results: 'figures/<name>.png'.
     """
     if not alt.strip():
         raise ValueError(f"figure {name} needs an alt text that says what it shows")
-    target = Path(folder) / "figures"
-    target.mkdir(parents=True, exist_ok=True)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     for kind in ("png",) if has_images(figure) else ("png", "svg"):
-        draft = target / f"{name}.{kind}.tmp"
+        draft = folder / f"{name}.{kind}.tmp"
         draft.write_bytes(_render(figure, kind))
-        os.replace(draft, target / f"{name}.{kind}")
+        os.replace(draft, folder / f"{name}.{kind}")
     figure.alt = alt
     if not isinstance(figure, StudyFigure):
         from matplotlib import pyplot
 
         pyplot.close(figure)
-    return f"figures/{name}.png"
+    return f"{folder.name}/{name}.png"
 
 
 def _render(figure: Figure, kind: str) -> bytes:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import base64
 import os
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
-
-from lassi_lib.study.notebooks import artefacts_of
 
 MAX_BYTES = 2_000_000  # of one page
 _ACTIVE = ("script", "style", "link", "meta", "base", "iframe", "object", "embed", "form", "video", "audio")
@@ -50,8 +50,49 @@ dt{color:var(--soft)}dd{margin:0}
 """
 
 
+@dataclass(frozen=True)
+class IndexEntry:
+    """What the index says about one notebook.
+
+    Attributes
+    ----------
+    name, title : str
+        'NN_question' and the notebook's first heading.
+    ok : bool
+        Whether it succeeded; if not, its page is NN_question.failed.html and `error` says why.
+    minutes : float
+        Wall-clock time.
+    outcome, text : str
+        The verdict in a word or two ('supported') and in a sentence.
+    picture, alt : str
+        A figure's path relative to the index, and what it shows.
+    artefacts : tuple of str
+        Files it declares, relative to the index; those in tables/ and certificates/ are offered.
+    """
+
+    name: str
+    title: str
+    ok: bool
+    minutes: float
+    error: str = ""
+    outcome: str = ""
+    text: str = ""
+    picture: str = ""
+    alt: str = ""
+    artefacts: tuple[str, ...] = ()
+
+
+def title_of(path: str | Path) -> str:
+    """Return the first heading of a notebook, or its file name."""
+    import nbformat
+
+    return _title(nbformat.read(path, as_version=4), Path(path))
+
+
 def to_html(ipynb: str | Path, html: str | Path, *, note: str = "", index: str = "index.html") -> list[str]:
     """Render an executed notebook as a page that needs neither network nor scripts.
+
+    ``X.html`` replaces an older ``X.failed.html``, and the reverse.
 
     Parameters
     ----------
@@ -91,70 +132,63 @@ def to_html(ipynb: str | Path, html: str | Path, *, note: str = "", index: str =
         f"<footer>{_link(ipynb.name, ipynb.name)} {escape(note)}</footer>"
     )
     _write(html, _page(title, body))
+    stem = html.stem.removesuffix(".failed")
+    html.with_name(f"{stem}.failed.html" if html.stem == stem else f"{stem}.html").unlink(missing_ok=True)
     size = html.stat().st_size
     return [f"{html.name} has {size / 1e6:.1f} MB, more than 2: show fewer or smaller pictures"] * (
         size > MAX_BYTES
     )
 
 
-def write_index(folder: str | Path, info: dict[str, Any]) -> Path:
+def write_index(folder: str | Path, entries: Sequence[IndexEntry], run_info: dict[str, str]) -> Path:
     """Write folder/index.html over the pages of a run.
 
     Parameters
     ----------
     folder : path
-        results/<profile>, with the pages and the notebooks they were made of.
-    info : dict
-        What run.json holds: 'profile'; 'description', the honest first line; 'facts' to list; and
-        'notebooks', name -> status, error, minutes, outcome, verdict, picture, alt, commit, started.
+        results/<profile>, with the pages, tables and figures.
+    entries : sequence of IndexEntry
+        The notebooks, in order.
+    run_info : dict
+        'profile' and 'first_line' (one honest sentence on what this run is evidence for), then any
+        further facts to list.
     """
-    folder = Path(folder)
-    facts = info.get("facts", {}).items()
-    listed = "".join(f"<dt>{_text(k).replace('_', ' ')}</dt><dd>{_text(v)}</dd>" for k, v in facts)
-    entries = "".join(_entry(folder, name, run) for name, run in info["notebooks"].items())
+    folder, title = Path(folder), f"LASSI study: {run_info['profile']}"
+    facts = {k: v for k, v in run_info.items() if k not in ("profile", "first_line")}
+    listed = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in facts.items())
     body = (
-        f"<main><h1>LASSI study: {_text(info['profile'])}</h1><p>{_text(info['description'])}</p>"
-        f'<ol class="entries">{entries}</ol><h2>This run</h2><dl>{listed}</dl>'
+        f"<main><h1>{escape(title)}</h1><p>{escape(run_info['first_line'])}</p>"
+        f'<ol class="entries">{"".join(_entry(folder, entry) for entry in entries)}</ol>'
+        f"<h2>This run</h2><dl>{listed}</dl>"
         '<p><a href="run.json">run.json</a>: all parameters and versions that made these results</p></main>'
     )
-    _write(folder / "index.html", _page(f"LASSI study: {info['profile']}", body))
+    _write(folder / "index.html", _page(title, body))
     return folder / "index.html"
 
 
-def _entry(folder: Path, name: str, run: dict[str, Any]) -> str:
+def _entry(folder: Path, entry: IndexEntry) -> str:
     """Return one notebook's entry: page, status, verdict, picture, and its tables to download."""
-    import nbformat
-
-    ok = run["status"] == "ok"
-    path = folder / f"{name}{'' if ok else '.failed'}.ipynb"
-    title = _title(nbformat.read(path, as_version=4), path) if path.is_file() else name
-    status = f'<b class="{"good" if ok else "bad"}">{_text(run["status"])}</b>, {run["minutes"]:.1f} minutes'
-    origin = "".join(f", {run[k]}" for k in ("commit", "started") if run.get(k))
-    text = f"<h2>{_link(f'{name}.html', title)}</h2>"
-    text += f'<p class="soft">{status}, {_link(path.name, "notebook")}{_text(origin)}</p>'
-    if run.get("error"):
-        text += f'<p class="bad">{_text(run["error"])}</p>'
-    if run.get("outcome") or run.get("verdict"):
-        text += f"<p><b>{_text(run.get('outcome', ''))}</b> {_text(run.get('verdict', ''))}</p>"
-    for file in map(PurePosixPath, artefacts_of(path) if ok and path.is_file() else ()):
+    stem = f"{entry.name}{'' if entry.ok else '.failed'}"
+    status = '<b class="good">ok</b>' if entry.ok else '<b class="bad">failed</b>'
+    text = f"<h2>{_link(f'{stem}.html', entry.title)}</h2>"
+    text += f'<p class="soft">{status}, {entry.minutes:.1f} minutes, {_link(f"{stem}.ipynb", "notebook")}</p>'
+    if entry.error:
+        text += f'<p class="bad">{escape(entry.error)}</p>'
+    if entry.outcome or entry.text:
+        text += f"<p><b>{escape(entry.outcome)}</b> {escape(entry.text)}</p>"
+    for file in map(PurePosixPath, entry.artefacts if entry.ok else ()):  # a failed run's may be stale
         kinds = (
             [file.with_suffix(s) for s in (".csv", ".md", ".tex")] if file.parts[0] == "tables" else [file]
         )
         offered = [kind for kind in kinds if (folder / kind).is_file()]
         if file.parts[0] in ("tables", "certificates") and offered:
             links = ", ".join(_link(str(kind), kind.name.partition(".")[2]) for kind in offered)
-            text += f"<p>{_text(file.name.partition('.')[0])}: {links}</p>"
-    picture = run.get("picture", "")
-    if ok and picture and (folder / picture).is_file():
-        alt = run.get("alt") or f"A figure of: {title}"
-        return f'<li><img src="{_text(quote(picture))}" alt="{_text(alt)}"><div>{text}</div></li>'
-    return f"<li><div>{text}</div></li>"
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        value = ", ".join(f"{k} {v}" for k, v in value.items())
-    return escape(f"{value:.4g}" if isinstance(value, float) else str(value))
+            text += f"<p>{escape(file.name.partition('.')[0])}: {links}</p>"
+    picture = ""
+    if entry.ok and entry.picture and (folder / entry.picture).is_file():
+        alt = entry.alt or f"A figure of: {entry.title}"
+        picture = f'<img src="{escape(quote(entry.picture))}" alt="{escape(alt)}">'
+    return f"<li>{picture}<div>{text}</div></li>"
 
 
 def _link(path: str, text: str) -> str:
@@ -162,7 +196,6 @@ def _link(path: str, text: str) -> str:
 
 
 def _title(notebook: Any, path: Path) -> str:
-    """Return the first heading of a notebook, or its file name."""
     for cell in notebook.cells:
         heading = re.search(r"^#+ +(.+?)\s*#*$", cell.source, re.MULTILINE)
         if cell.cell_type == "markdown" and heading:

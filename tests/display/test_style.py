@@ -19,7 +19,7 @@ def curve():
 @pytest.mark.parametrize(("make", "kinds"), [(curve, ["png", "svg"]), (lambda: montage(FACES, 2), ["png"])])
 def test_saved_bytes_are_the_same_each_time(tmp_path, make, kinds):
     for name in "ab":
-        assert save_figure(make(), tmp_path, name, alt="something") == f"figures/{name}.png"
+        assert save_figure(make(), tmp_path / "figures", name, alt="something") == f"figures/{name}.png"
     files = sorted((tmp_path / "figures").iterdir())
     assert [f.name for f in files] == [f"{name}.{kind}" for name in "ab" for kind in kinds]
     for kind in kinds:
@@ -30,7 +30,7 @@ def test_saved_bytes_are_the_same_each_time(tmp_path, make, kinds):
 
 def test_a_figure_shows_itself_with_its_alt_text(tmp_path):
     figure = curve()
-    save_figure(figure, tmp_path, "a", alt="Loss over steps")
+    save_figure(figure, tmp_path / "figures", "a", alt="Loss over steps")
     data, metadata = figure._repr_mimebundle_(include=None, exclude=None)
     assert metadata == {"alt": "Loss over steps"}
     assert data["image/svg+xml"] == (tmp_path / "figures" / "a.svg").read_text()
@@ -46,12 +46,12 @@ def test_a_large_drawing_is_shown_as_png():
 
 def test_alt_text_is_demanded_and_pyplot_figures_are_closed(tmp_path):
     with pytest.raises(ValueError, match="alt text"):
-        save_figure(curve(), tmp_path, "a", alt=" ")
+        save_figure(curve(), tmp_path / "figures", "a", alt=" ")
     assert not (tmp_path / "figures").exists()
     matplotlib.use("agg")
     figure, axes = plt.subplots()
     axes.plot([1, 2])
-    save_figure(figure, tmp_path, "b", alt="a line")
+    save_figure(figure, tmp_path / "figures", "b", alt="a line")
     assert not plt.get_fignums()
 
 

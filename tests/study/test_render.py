@@ -6,7 +6,7 @@ import re
 import nbformat
 from bs4 import BeautifulSoup
 
-from lassi_lib.study.render import MAX_BYTES, to_html, write_index
+from lassi_lib.study.render import MAX_BYTES, IndexEntry, title_of, to_html, write_index
 
 V4 = nbformat.v4
 PIXEL = base64.b64encode(b"\x89PNG pretend").decode()
@@ -126,66 +126,58 @@ def test_a_page_over_its_limit_is_written_with_a_warning(tmp_path):
     assert "01.html has 2.7 MB" in warning and (tmp_path / "01.html").stat().st_size > MAX_BYTES
 
 
-def entry(**changes):
-    defaults = {
-        "status": "ok",
-        "error": "",
-        "minutes": 1.25,
-        "outcome": "",
-        "verdict": "",
-        "picture": "",
-        "alt": "",
-    }
-    return defaults | changes
+def index_of(folder, *entries):
+    info = {"profile": "demo", "first_line": "Rendered faces.", "device": "a <laptop>"}
+    return BeautifulSoup(write_index(folder, entries, info).read_text(), "html.parser")
 
 
-def index_of(folder, **notebooks):
-    info = {"profile": "demo", "description": "Rendered faces.", "facts": {"bits_per_dim": 1.62345}}
-    text = write_index(folder, info | {"notebooks": notebooks}).read_text()
-    return BeautifulSoup(text, "html.parser")
+def test_page_of_a_success_replaces_that_of_a_failure_and_the_reverse(tmp_path):
+    path = write(tmp_path / "01.ipynb", V4.new_markdown_cell("# T"))
+    for name, other in [
+        ("01.html", "01.failed.html"),
+        ("01.failed.html", "01.html"),
+        ("01.html", "01.failed.html"),
+    ]:
+        to_html(path, tmp_path / name)
+        assert (tmp_path / name).exists() and not (tmp_path / other).exists()
 
 
 def test_index_lists_status_verdict_picture_and_existing_tables(tmp_path):
     for name in ("tables/a.csv", "tables/a.tex", "tables/a.md", "certificates/r.csv.gz", "figures/f.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
-    declared = ["tables/a.csv", "tables/none.csv", "certificates/r.csv.gz", "figures/f.png"]
-    write(tmp_path / "01_x.ipynb", V4.new_markdown_cell("# Is it fair?"), artefacts=declared)
-    write(tmp_path / "02_y.failed.ipynb", V4.new_markdown_cell("# Broken"), artefacts=declared)
-    good = entry(
-        outcome="supported", verdict="97 % are certified.", picture="figures/f.png", alt="Bars", commit="abc"
+    files = ("tables/a.csv", "tables/none.csv", "certificates/r.csv.gz", "figures/f.png")
+    good = IndexEntry(
+        "01_x", "Is it fair?", True, 1.26,
+        outcome="supported", text="97 % are certified.", picture="figures/f.png", alt="Bars", artefacts=files,
+    )  # fmt: skip
+    bad = IndexEntry(
+        "02_y", "Broken", False, 0.5, error="ValueError: 1", picture="figures/f.png", artefacts=files
     )
-    bad = entry(status="failed", error="ValueError: 1", picture="figures/f.png")
-    page = index_of(tmp_path, **{"01_x": good, "02_y": bad})
+    page = index_of(tmp_path, good, bad)
     loads_nothing(page)
     first, second = page.find_all("li")
     assert [a["href"] for a in first.find_all("a")] == [
         "01_x.html", "01_x.ipynb", "tables/a.csv", "tables/a.md", "tables/a.tex", "certificates/r.csv.gz",
     ]  # fmt: skip
-    assert first.h2.text == "Is it fair?" and "ok, 1.2 minutes" in first.text and "abc" in first.text
+    assert first.h2.text == "Is it fair?" and "ok, 1.3 minutes" in first.text
     assert "supported 97 % are certified." in first.text
     assert (first.img["src"], first.img["alt"]) == ("figures/f.png", "Bars")
     # what a failed run left behind is not offered as a result
-    assert [a["href"] for a in second.find_all("a")] == ["02_y.html", "02_y.failed.ipynb"]
+    assert [a["href"] for a in second.find_all("a")] == ["02_y.failed.html", "02_y.failed.ipynb"]
     assert second.select_one("b.bad").text == "failed" and "ValueError: 1" in second.text and not second.img
-    assert page.p.text == "Rendered faces." and "1.623" in page.dl.text
+    assert page.p.text == "Rendered faces." and page.dl.text == "devicea <laptop>"
 
 
 def test_index_escapes_hostile_names(tmp_path):
     name = 'a"b<i>#?&'
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / f"{name}.png").write_text("x")
-    write(tmp_path / f"{name}.ipynb", V4.new_markdown_cell(f"# {HOSTILE}"))
-    hostile = entry(
-        outcome=HOSTILE,
-        verdict=HOSTILE,
-        error=HOSTILE,
-        alt=HOSTILE,
-        picture=f"figures/{name}.png",
-        commit=HOSTILE,
-    )
-    page = index_of(tmp_path, **{name: hostile})
+    write(tmp_path / "01.ipynb", V4.new_markdown_cell(f"# {HOSTILE}"))
+    title = title_of(tmp_path / "01.ipynb")
+    texts = dict.fromkeys(("error", "outcome", "text", "alt"), HOSTILE)
+    page = index_of(tmp_path, IndexEntry(name, title, True, 1.0, picture=f"figures/{name}.png", **texts))
     loads_nothing(page)
-    assert page.h2.text == HOSTILE and page.img["alt"] == HOSTILE
+    assert title == page.h2.text == page.img["alt"] == HOSTILE
     assert page.h2.a["href"] == "a%22b%3Ci%3E%23%3F%26.html"
-    assert len(page.find_all("i")) == 0
+    assert not page.find_all(["i", "laptop"])
