@@ -233,7 +233,9 @@ def _make_inert(soup: Any) -> None:
 def _make_accessible(soup: Any, title: str) -> None:
     """Give every picture a text, every header cell its scope, every wide table its own scrolling."""
     for picture in soup.find_all("img"):
-        if not (picture.get("alt") or "").strip():
+        if not picture.get("src"):  # it was to be loaded from outside
+            picture.decompose()
+        elif picture.get("alt", "").strip() in ("", "No description has been provided for this image"):
             heading = picture.find_previous(["h1", "h2", "h3", "h4"])
             picture["alt"] = f"Figure: {heading.get_text() if heading else title}"
     for table in soup.find_all("table"):

@@ -73,6 +73,7 @@ def test_page_loads_and_runs_nothing(tmp_path):
     page = page_of(tmp_path, link, V4.new_code_cell("1", outputs=outputs))
     loads_nothing(page)
     assert page.find("a", href="https://arxiv.org/abs/1")
+    assert [picture["src"][:5] for picture in page.find_all("img")] == ["pic.p", "pic.p", "data:", "data:"]
     assert "kept" in page.text and "still here" in page.text
     assert "javascript:" not in str(page) and "x.example" not in str(page)
     assert "interactive(children=" not in page.text
@@ -86,10 +87,18 @@ def test_every_picture_has_the_figures_own_text_or_its_headings(tmp_path):
         V4.new_markdown_cell("# Top"),
         V4.new_code_cell("1", outputs=[named, nested, shown({"image/png": PIXEL})]),
         V4.new_markdown_cell("## Below\n\n![](figures/a.png)"),
-        V4.new_code_cell("2", outputs=[shown({"image/svg+xml": SVG, "image/png": PIXEL})]),
+        V4.new_code_cell("2", outputs=[shown({"text/html": '<img src="b.png">'})]),
+        V4.new_code_cell("3", outputs=[shown({"image/svg+xml": SVG, "image/png": PIXEL})]),
     )
     alts = [picture["alt"] for picture in page.find_all("img")]
-    assert alts == ['Bars "a" & b', "nested", "Figure: Top", "Figure: Below", "Figure: Below"]
+    assert alts == [
+        'Bars "a" & b',
+        "nested",
+        "Figure: Top",
+        "Figure: Below",
+        "Figure: Below",
+        "Figure: Below",
+    ]
     embedded = page.find_all("img")[-1]["src"]
     assert base64.b64decode(embedded.removeprefix("data:image/svg+xml;base64,")).decode() == SVG
     assert "SVG" not in page.main.text and not page.find("svg")
