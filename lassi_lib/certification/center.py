@@ -31,7 +31,13 @@ class Cloud(Protocol):
         """Return the distances of all samples from any point, by direct differences: float64 [n]."""
 
     def squared(self, rows: torch.Tensor, columns: torch.Tensor | None = None) -> torch.Tensor:
-        """Return squared distances between samples, float64 [len(rows), n or len(columns)]."""
+        """Return lower bounds of squared distances between samples, [len(rows), n or len(columns)].
+
+        They are squared distances of some (cheaper) points; float64.
+        """
+
+    def squared_exact(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return squared distances between samples, float64 [len(rows), n]."""
 
     def extent(self) -> float:
         """Return the largest norm of a sample (the scale of rounding errors)."""
@@ -112,28 +118,35 @@ def smallest_median(cloud: Cloud, *, average: bool = False) -> tuple[int, float]
     pad = 1e-7 * cloud.extent()  # squares carry an error of some 1e-16 extent^2
     best = (math.inf, n)
 
-    def evaluate(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return squared distances [b, n] and medians [b] of some candidates; keep the best."""
-        nonlocal best
-        squares = cloud.squared(rows)
+    def medians(squares: torch.Tensor) -> torch.Tensor:
+        """Return the median distances [b] of candidates from their squared distances [b, n]."""
         if average and n % 2 == 0:
             middle = np.partition(squares.numpy(), (k - 1, k), axis=1)[:, k - 1 : k + 1]
-            median = torch.from_numpy(np.sqrt(middle).mean(1))
-        else:
-            median = torch.from_numpy(np.partition(squares.numpy(), k - 1, axis=1)[:, k - 1]).sqrt()
-        best = min(best, min(zip(median.tolist(), rows.tolist(), strict=True)))
-        return squares, median
+            return torch.from_numpy(np.sqrt(middle).mean(1))
+        return torch.from_numpy(np.partition(squares.numpy(), k - 1, axis=1)[:, k - 1]).sqrt()
+
+    def try_(rows: torch.Tensor) -> None:
+        """Evaluate candidates for good and keep the best."""
+        nonlocal best
+        for part in rows.split(_BATCH):
+            found = medians(cloud.squared_exact(part)).tolist()
+            best = min([best, *zip(found, part.tolist(), strict=True)])
 
     alive = torch.arange(n)
+    rivals: list[torch.Tensor] = []  # candidates that the bounds cannot rule out
     anchors: list[torch.Tensor] = []  # squared distances of every anchor from all samples
     reach = torch.full((n,), math.inf, dtype=torch.float64)  # distance from the nearest anchor
     nearest = torch.zeros(n, dtype=torch.long)
     lower = torch.zeros(n, dtype=torch.float64)
     for _ in range(_ROUNDS):
         pick = torch.linspace(0, len(alive) - 1, min(_BATCH, len(alive)), dtype=torch.float64).round().long()
-        squares, median = evaluate(alive[pick])
-        rest = torch.ones(len(alive), dtype=torch.bool)
-        rest[pick] = False
+        squares = cloud.squared(alive[pick])
+        median = medians(squares)
+        first = median.argmin()
+        if median[first] <= best[0] + pad:
+            try_(alive[pick][first][None])
+        rivals.append(alive[pick][median <= best[0] + pad])
+        rest = torch.ones(len(alive), dtype=torch.bool).index_fill_(0, pick, False)
         alive, lower, reach, nearest = (x[rest] for x in (alive, lower, reach, nearest))
         gap = squares[:, alive].sqrt()
         lower = torch.maximum(lower, (gap - median[:, None]).abs().amax(0) - pad)
@@ -143,8 +156,10 @@ def smallest_median(cloud: Cloud, *, average: bool = False) -> tuple[int, float]
         anchors.append(squares)
         keep = lower <= best[0]
         alive, lower, reach, nearest = (x[keep] for x in (alive, lower, reach, nearest))
-        if not len(alive) or best[0] == 0:
-            return best[1], best[0]
+        if not len(alive):
+            break
+        if best[0] == 0:  # half of the samples coincide (a dead network): nothing can be better
+            return best[1], 0.0
     for anchor in nearest.unique().tolist():
         group = nearest == anchor
         rows, width = alive[group], float(reach[group].max()) + pad
@@ -152,7 +167,6 @@ def smallest_median(cloud: Cloud, *, average: bool = False) -> tuple[int, float]
         inside = row < max(best[0] - width, 0.0) ** 2
         shell = (~inside & (row <= (best[0] + width) ** 2)).nonzero().squeeze(1)
         count = inside.sum() + (cloud.squared(rows, shell) <= (best[0] + pad) ** 2).sum(1)
-        rivals = rows[count >= k]
-        if len(rivals):
-            evaluate(rivals)
+        rivals.append(rows[count >= k])
+    try_(torch.cat(rivals))
     return best[1], best[0]

@@ -21,6 +21,7 @@ from lassi_lib.certification.center import center_smoothing
 from lassi_lib.certification.network import Restriction
 from lassi_lib.certification.smoothing import smooth_classifier
 from lassi_lib.certification.spec import CertificationSpec, d_rs_ceiling, required_n_center
+from lassi_lib.errors import StudyError
 from lassi_lib.numerics import threads
 from lassi_lib.progress import progress
 from lassi_lib.similarity.sets import SimilaritySet
@@ -104,6 +105,10 @@ def certify(
         for start in range(0, len(z), _HELD):
             held = z[start : start + _HELD]
             u0 = torch.cat(list(pool.map(encoder.first, held.split(_BLOCK))))
+            if not u0.isfinite().all():
+                raise StudyError(
+                    f"certify {label}: a latent of the test points is not finite: encode them again"
+                )
             for row in pool.map(one, zip(map(int, indices[start : start + _HELD]), u0, strict=True)):
                 rows.append(row)
                 bar.update()

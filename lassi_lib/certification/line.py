@@ -84,6 +84,8 @@ class Positions:
         inner = torch.addcmul(inner.gather(1, index), slope.gather(1, index), s)
         return torch.add(norm2, inner, alpha=-2).add_(self._norm2[rows, None]).clamp_(min=0)
 
+    squared_exact = squared
+
     def extent(self) -> float:
         """Return the largest norm of a sample."""
         return float(self._norm2.max().clamp(min=0).sqrt())
