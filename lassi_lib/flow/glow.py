@@ -177,14 +177,7 @@ class FlowStep(nn.Module):
 
     def _cached(self) -> tuple[torch.Tensor, ...]:
         """Return (M, m, M^-1, -M^-1 m), worked out once in float64 and kept until a weight changes."""
-        tensors = [self.actnorm.loc, self.actnorm.scale]
-        tensors += [
-            self.invconv.w_l,
-            self.invconv.w_s,
-            self.invconv.w_u,
-            self.invconv.w_p,
-            self.invconv.s_sign,
-        ]
+        tensors = [*self.actnorm.parameters(), *self.invconv.parameters(), *self.invconv.buffers()]
         # every in-place change (an optimiser's step, loading) raises a tensor's version
         key = tuple((t.data_ptr(), t._version, t.dtype) for t in tensors)
         if key != self._cache[0]:

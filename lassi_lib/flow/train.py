@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import os
 import time
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from lassi_lib import numerics
 from lassi_lib.errors import StudyError
+from lassi_lib.flow.checkpoint import read_safetensors, write_safetensors
 from lassi_lib.flow.glow import Glow, GlowConfig, dequantise, nats_to_bits_per_dim, round_trip_error
 from lassi_lib.progress import progress
 from lassi_lib.streams import stream_seed, torch_stream
@@ -72,16 +69,14 @@ class GlowTraining:
         after = max(0, step - self.warmup_steps) / max(1, self.n_steps - self.warmup_steps)
         return self.learning_rate * warm * (0.5 * (1 + math.cos(math.pi * after)) if self.decay else 1.0)
 
-    def validate(self) -> None:
-        """Raise StudyError if a value is impossible."""
+    def validate(self, n_available: int) -> None:
+        """Raise StudyError if a value is impossible, or impossible with `n_available` images."""
         for name in ("n_images", "batch_size", "bits", "threads", "learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise StudyError(f"Glow training's {name} is {getattr(self, name)!r}: it must be positive")
-        if self.batch_size < 2 or self.n_steps < 1:
-            raise StudyError(
-                f"Glow training's batch_size {self.batch_size} must be at least 2 and at most n_images "
-                f"{self.n_images}"
-            )
+        most = min(self.n_images, n_available)
+        if not 2 <= self.batch_size <= most:
+            raise StudyError(f"Glow training's batch_size is {self.batch_size}: it must lie in 2 to {most}")
 
 
 def train_glow(
@@ -120,22 +115,13 @@ def train_glow(
     Raises
     ------
     StudyError
-        If the loss stops being a number, images do not fit, or the state file is of another run.
+        If the loss stops being a number, there are too few images, or the state file is damaged or
+        of another run.
     """
-    training.validate()
-    size = config.image_size
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, size, size):
-        raise ValueError(
-            f"images must be uint8 [N, 3, {size}, {size}], got {images.dtype} {list(images.shape)}"
-        )
-    if len(images) < training.batch_size:
-        raise StudyError(
-            f"Glow training has {len(images)} images but batch_size {training.batch_size}: lower batch_size"
-        )
+    training.validate(len(images))
     with numerics.threads(training.threads), numerics.full_precision():
-        return _Run(images, config, training, seed, torch.device(device), checkpoint_path).go(
-            checkpoint_minutes
-        )
+        run = _Run(images, config, training, seed, torch.device(device), checkpoint_path)
+        return run.go(checkpoint_minutes)
 
 
 class _Run:
@@ -146,17 +132,16 @@ class _Run:
         self.path = None if path is None else Path(path)
         self.mixed = training.mixed and device.type == "cuda"
         if training.mixed and not self.mixed:
-            warnings.warn(f"mixed precision needs CUDA, not {device.type}: training in float32", stacklevel=4)
+            warnings.warn(f"mixed precision needs CUDA, not {device.type}: training in float32", stacklevel=3)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(seed, "glow/weights"))
             glow = Glow(config)
         self.glow = glow.to(device=device, memory_format=torch.channels_last)
         self.optimiser = torch.optim.Adam(self.glow.parameters(), lr=training.learning_rate)
-        self.step, self.history, self.pending = 0, [], []
+        self.step, self.history, self.pending = 0, [], []  # `pending`: losses since the last line
         content = hashlib.blake2b(images.numpy(force=True).tobytes(), digest_size=8).hexdigest()
-        self.identity = {
-            "config": asdict(config), "training": asdict(training), "seed": seed, "images": content,
-        }  # fmt: skip
+        self.identity = {"config": asdict(config), "training": asdict(training), "seed": seed}
+        self.identity["images"] = content
         if self.path is not None and self.path.exists():
             self._load()
         else:
@@ -165,22 +150,15 @@ class _Run:
     def go(self, checkpoint_minutes: float) -> tuple[Glow, list[dict]]:
         total, saved = self.training.n_steps, time.monotonic()
         self.glow.train()
-        bar = progress(total=total, label="Glow", unit="step")
-        bar.update(self.step)
-        with bar:
+        with progress(total=total, label="Glow", unit="step") as bar:
+            bar.update(self.step)
             while self.step < total:
                 value = self._one_step()
                 self.step += 1
-                self.pending.append(value)
-                if self.step % RECORD_EVERY == 0 or self.step == total:
-                    mean = sum(self.pending) / len(self.pending)
-                    rate = self.training.rate(self.step - 1)
-                    self.history.append({"step": self.step, "bits_per_dim": mean, "learning_rate": rate})
-                    self.pending = []
+                self._record(value)
                 bar.set_postfix(bits_per_dim=f"{value:.3f}", refresh=False)
                 bar.update()
-                due = time.monotonic() - saved >= 60 * checkpoint_minutes
-                if due or self.step == total:
+                if self.step == total or time.monotonic() - saved >= 60 * checkpoint_minutes:
                     self._check_mixed()
                     self._save()
                     saved = time.monotonic()
@@ -189,93 +167,74 @@ class _Run:
     def _batch(self, step: int) -> torch.Tensor:
         """Return the dequantised images of one step; they depend on (seed, step) alone."""
         size = self.training.batch_size
-        per_epoch = len(self.images) // size
-        epoch, position = divmod(step, per_epoch)
+        epoch, position = divmod(step, len(self.images) // size)
         order = torch.randperm(len(self.images), generator=torch_stream(self.seed, "glow/order", epoch))
-        batch = self.images[order[position * size : (position + 1) * size]]
+        batch = self.images[order[position * size : (position + 1) * size]].cpu()
         stream = torch_stream(self.seed, "glow/noise", step)
         if self.training.flip:
             mirrored = torch.rand(size, generator=stream) < 0.5
-            batch = torch.where(mirrored[:, None, None, None].to(batch.device), batch.flip(-1), batch)
+            batch = torch.where(mirrored[:, None, None, None], batch.flip(-1), batch)
         return dequantise(batch, self.training.bits, stream).to(self.device)
 
     def _one_step(self) -> float:
         """Take one step of Adam; return its loss in bits per dimension."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.training.rate(self.step)
+        recipe = self.training
+        self.optimiser.param_groups[0]["lr"] = recipe.rate(self.step)
         self.optimiser.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
             log_prob = self.glow.log_prob(self._batch(self.step))
-        loss = nats_to_bits_per_dim(log_prob.mean(), self.glow.latent_dim, self.training.bits)
+        loss = nats_to_bits_per_dim(log_prob.mean(), self.glow.latent_dim, recipe.bits)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.glow.parameters(), self.training.clip_norm)
-        value = loss.item()
-        if not (math.isfinite(value) and math.isfinite(norm.item())):
+        norm = torch.nn.utils.clip_grad_norm_(self.glow.parameters(), recipe.clip_norm)
+        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
             raise StudyError(
-                f"Glow training: loss {value}, gradient norm {norm.item()} at step {self.step + 1} of "
-                f"{self.training.n_steps}: lower learning_rate (now {self.training.learning_rate:g}) or raise "
-                f"warmup_steps (now {self.training.warmup_steps}), and delete the training checkpoint if there is one"
+                f"Glow training broke down at step {self.step + 1} (loss {loss.item():g}, "
+                f"gradient norm {norm.item():g}): lower learning_rate (now {recipe.learning_rate:g}) "
+                f"or raise warmup_steps (now {recipe.warmup_steps})"
             )
         self.optimiser.step()
-        return value
+        return loss.item()
+
+    def _record(self, value: float) -> None:
+        self.pending.append(value)
+        if self.step % RECORD_EVERY == 0 or self.step == self.training.n_steps:
+            mean, rate = sum(self.pending) / len(self.pending), self.training.rate(self.step - 1)
+            self.history.append({"step": self.step, "bits_per_dim": mean, "learning_rate": rate})
+            self.pending = []
 
     def _check_mixed(self) -> None:
         if self.mixed:
             error = round_trip_error(self.glow, self.images[:64].to(self.device), self.training.bits)
             if not error < ROUND_TRIP_LIMIT:
                 self.mixed = False
-                warnings.warn(
-                    f"round-trip error {error:.1e} after step {self.step} of mixed precision: on in float32",
-                    stacklevel=4,
-                )
+                text = f"mixed precision: round-trip error {error:.1e} at step {self.step}, on in float32"
+                warnings.warn(text, stacklevel=4)
 
     def _save(self) -> None:
-        if self.path is None:
-            return
-        tensors = {f"model.{name}": t for name, t in self.glow.state_dict().items()}
-        for index, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{name}": t for name, t in state.items()}
-        state = {"step": self.step, "history": self.history, "pending": self.pending, "mixed": self.mixed}
-        write_safetensors(self.path, tensors, {"training_state": state, "identity": self.identity})
+        if self.path is not None:
+            tensors = {f"model.{name}": t for name, t in self.glow.state_dict().items()}
+            for index, state in self.optimiser.state_dict()["state"].items():
+                tensors |= {f"adam.{index}.{name}": t for name, t in state.items()}
+            state = {name: getattr(self, name) for name in ("step", "history", "pending", "mixed")}
+            write_safetensors(self.path, tensors, {"state": state, "identity": self.identity})
 
     def _load(self) -> None:
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            state, identity = json.loads(metadata["training_state"]), json.loads(metadata["identity"])
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+        tensors, metadata = read_safetensors(self.path, "delete it to start afresh")
+        identity = metadata.get("identity", {})
+        other = [k for k, v in self.identity.items() if identity.get(k) != v]
+        if other:
             raise StudyError(
-                f"training checkpoint {self.path} cannot be read ({error}): delete it"
-            ) from error
-        if identity != self.identity:
-            other = [k for k, v in self.identity.items() if identity.get(k) != v]
-            raise StudyError(
-                f"training checkpoint {self.path} is of another run ({', '.join(other)} differ): delete it or "
-                "give another path"
+                f"training checkpoint {self.path} is of another run ({', '.join(other)} differ): "
+                "delete it or give another path"
             )
-        self.step, self.history, self.pending, self.mixed = (
-            state[k] for k in ("step", "history", "pending", "mixed")
-        )
-        prefix = "model."
-        self.glow.load_state_dict(
-            {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-        )
-        adam = self.optimiser.state_dict()
+        for name, value in metadata["state"].items():
+            setattr(self, name, value)
+        self.glow.load_state_dict({n[6:]: t for n, t in tensors.items() if n.startswith("model.")})
+        adam, weights = self.optimiser.state_dict(), list(self.glow.parameters())
         for name, tensor in tensors.items():
             if name.startswith("adam."):
                 _, index, key = name.split(".")
+                if key != "step":  # in the layout of the weights (channels last), as Adam made it
+                    tensor = torch.empty_like(weights[int(index)], requires_grad=False).copy_(tensor)
                 adam["state"].setdefault(int(index), {})[key] = tensor
         self.optimiser.load_state_dict(adam)
-
-
-def write_safetensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict) -> None:
-    """Write tensors and JSON-able metadata to `path` by way of a temporary file, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-        save_file(plain, temporary, {key: json.dumps(value) for key, value in metadata.items()})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
