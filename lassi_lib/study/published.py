@@ -116,3 +116,15 @@ def table_1(dataset: str = "CelebA") -> pd.DataFrame:
     cells["rank"] = cells["method"].map(METHODS.index)
     cells = cells.sort_values(["pair", "rank", "metric"], ignore_index=True)
     return cells[[*CELL, "merk", "eccv", "eccv_std", "eccv_quoted", "merk_seeds", "eccv_seeds", "note"]]
+
+
+def with_published(summary: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """Return a summary of experiments with published values beside each metric.
+
+    From the cells of `table_1` it takes the columns merk and eccv and adds, say,
+    ``merk_certified_fairness`` (NaN where nothing was printed): what the figures mark.
+    """
+    keys = ["task", "sensitive", "vector_type", "method"]
+    wide = cells.pivot(index=keys, columns="metric", values=["merk", "eccv"])
+    wide.columns = [f"{source}_{metric}" for source, metric in wide.columns]
+    return summary.merge(wide.reset_index(), on=keys, how="left")
