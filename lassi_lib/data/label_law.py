@@ -1,0 +1,272 @@
+"""The joint law of CelebA's labels, as a Gaussian copula small enough to ship as a table.
+
+Every attribute a has a latent standard normal x_a and the label 1[x_a > tau_a], where tau_a is fixed
+by the attribute's rate. The latents have the correlation ``R = L L^T + diag(1 - |L_a|^2)``; the
+loadings L [A, k] are fitted so that the *conditional* rates P(a | b) match the annotations. A low
+rank keeps R a correlation matrix by construction; clipping the matrix of pairwise (tetrachoric)
+correlations to a positive definite one does not reproduce the rates.
+
+Some pairs conflict. The pairs on which published results rest (a task with a sensitive attribute)
+therefore weigh more than the others.
+
+``python -m lassi_lib.data.label_law list_attr_celeba.txt OUT.csv`` makes the shipped table anew.
+"""
+
+from __future__ import annotations
+
+import gzip
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lassi_lib.errors import StudyError
+from lassi_lib.streams import numpy_stream, torch_stream
+
+TABLE = Path(__file__).with_name("celeba_label_law.csv")
+
+# The CelebA attributes of the published tables, tasks first ...
+TASKS = (
+    "Smiling", "Wearing_Earrings", "Attractive", "Wearing_Hat", "Wearing_Necklace", "High_Cheekbones",
+    "Oval_Face", "Mouth_Slightly_Open", "Heavy_Makeup", "Wearing_Lipstick", "Wavy_Hair",
+    "Arched_Eyebrows",
+)  # fmt: skip
+SENSITIVE = (
+    "Pale_Skin", "Young", "Blond_Hair", "Bald", "Big_Lips", "Chubby", "Narrow_Eyes", "Bags_Under_Eyes",
+    "Brown_Hair",
+)  # fmt: skip
+# ... and some that make the faces, and the correlations between the others, more natural.
+COMPANIONS = (
+    "Male", "Black_Hair", "Gray_Hair", "Rosy_Cheeks", "Double_Chin", "Bangs", "Bushy_Eyebrows",
+    "Big_Nose", "Eyeglasses", "No_Beard",
+)  # fmt: skip
+ATTRIBUTES = (*TASKS, *SENSITIVE, *COMPANIONS)
+
+# Pairs (task, sensitive) of ECCV Tables 1 and 3 and of the reproduction's Tables 4, 5 and 8.
+PUBLISHED_PAIRS = tuple(
+    (task, s)
+    for tasks, sensitive in (
+        ("Smiling Wearing_Earrings", "Pale_Skin Young Blond_Hair Heavy_Makeup"),
+        ("Smiling Attractive Wearing_Hat Wearing_Necklace", "Bald Big_Lips Chubby Narrow_Eyes"),
+        ("Wearing_Hat Oval_Face", "Bags_Under_Eyes Brown_Hair Pale_Skin Young"),
+        ("High_Cheekbones", "Pale_Skin Young"),
+        ("Pale_Skin", "Young Blond_Hair"),
+        ("Young", "Blond_Hair"),
+    )
+    for task in tasks.split()
+    for s in sensitive.split()
+)
+PUBLISHED_WEIGHT = 30.0
+RANK = 10
+BLOCK = 1024  # rows drawn from one random stream
+
+# Share of a label's latent variance that is the annotator's own and cannot be seen in the picture.
+NOISE = dict.fromkeys(ATTRIBUTES, 0.08)
+
+
+@dataclass(frozen=True)
+class LabelLaw:
+    """Marginal rates, pairwise rates and the fitted copula.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The A attributes.
+    rates : numpy.ndarray
+        [A] P(a), measured.
+    joint : numpy.ndarray
+        [A, A] P(a and b), measured.
+    loadings : numpy.ndarray
+        [A, k] the fitted L; every row is shorter than 1.
+    noise : numpy.ndarray
+        [A] share of the latent's variance that is the annotator's own, at most 1 - |L_a|^2.
+    """
+
+    names: tuple[str, ...]
+    rates: np.ndarray
+    joint: np.ndarray
+    loadings: np.ndarray
+    noise: np.ndarray
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """[A] tau_a with P(x_a > tau_a) = P(a)."""
+        return torch.special.ndtri(torch.from_numpy(1 - self.rates)).numpy()
+
+    def draw(self, n: int, *, seed: int, stream: str = "labels") -> tuple[np.ndarray, np.ndarray]:
+        """Draw n labelled faces, without any picture.
+
+        A latent has three parts, ``x = (L u + sqrt(1 - |L|^2 - noise) e) + sqrt(noise) e'``: the bracket
+        is what the picture shows, e' is the annotator. Their sum has the fitted law whatever the noise, so
+        all label probabilities are exact; given the picture, annotators err independently.
+        Rows come in blocks, each from its own random stream: row i does not depend on n.
+
+        Returns
+        -------
+        labels : numpy.ndarray
+            uint8 [n, A].
+        margins : numpy.ndarray
+            float64 [n, A]: the bracket in units of its standard deviation, minus the value at which
+            half of the annotators say yes.
+        """
+        a, k = self.loadings.shape
+        own = np.sqrt(np.maximum(1 - (self.loadings**2).sum(1) - self.noise, 0))
+        drawn = []
+        for b in range(-(-n // BLOCK)):  # whole blocks: sums are formed in the same order whatever n
+            g = numpy_stream(seed, f"label_law/{stream}", b).standard_normal((BLOCK, k + 2 * a))
+            shown = np.einsum("nk,ak->na", g[:, :k], self.loadings) + own * g[:, k : k + a]
+            labels = shown + np.sqrt(self.noise) * g[:, k + a :] > self.thresholds
+            drawn.append((labels, (shown - self.thresholds) / np.sqrt(1 - self.noise)))
+        labels, margins = (np.concatenate(part)[:n] for part in zip(*drawn, strict=True))
+        return labels.astype(np.uint8), margins
+
+
+def bivariate_upper(h: torch.Tensor, k: torch.Tensor, rho: torch.Tensor) -> torch.Tensor:
+    """P(X > h, Y > k) for standard normals of correlation rho, differentiable in rho.
+
+    Sheppard's formula: the product of the marginals plus an integral over the correlation, here in
+    the angle asin(rho) by Gauss-Legendre quadrature (error below 1e-7 for \\|rho\\| < 0.99).
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(48)
+    nodes, weights = torch.from_numpy((nodes + 1) / 2), torch.from_numpy(weights / 2)
+    angle = torch.asin(rho)[..., None]
+    theta = angle * nodes
+    h, k = h[..., None], k[..., None]
+    density = torch.exp(-(h * h + k * k - 2 * h * k * theta.sin()) / (2 * theta.cos() ** 2))
+    independent = torch.special.ndtr(-h) * torch.special.ndtr(-k)
+    return independent[..., 0] + (angle * density * weights).sum(-1) / (2 * np.pi)
+
+
+def tetrachoric(rates: np.ndarray, joint: np.ndarray) -> np.ndarray:
+    """Return the latent correlation of every pair, [A, A], from P(a) [A] and P(a and b) [A, A]."""
+    tau = torch.special.ndtri(torch.from_numpy(1 - rates))
+    low, high = torch.full(joint.shape, -0.999, dtype=torch.float64), torch.full(joint.shape, 0.999).double()
+    for _ in range(40):  # bisection: the joint rate grows with the correlation
+        middle = (low + high) / 2
+        below = bivariate_upper(tau[:, None], tau[None], middle) < torch.from_numpy(joint)
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    rho = ((low + high) / 2).numpy()
+    np.fill_diagonal(rho, 1.0)
+    return rho
+
+
+def fit_loadings(
+    rates: np.ndarray,
+    joint: np.ndarray,
+    weights: np.ndarray,
+    *,
+    rank: int = RANK,
+    noise: float | np.ndarray,
+    seed: int = 0,
+) -> np.ndarray:
+    """Fit L [A, rank] to the conditional rates P(a | b) of all ordered pairs, weighted by `weights` [A, A].
+
+    `noise` bounds ``1 - |L_a|^2`` from below: that much of a label is the annotator's own.
+    """
+    a = len(rates)
+    tau = torch.special.ndtri(torch.from_numpy(1 - rates))
+    i, j = np.triu_indices(a, 1)
+    target = torch.from_numpy(joint[i, j])
+    p, w = torch.from_numpy(rates), torch.from_numpy(weights[i, j].copy())
+    most = 1 - torch.as_tensor(noise, dtype=torch.float64).expand(a)[:, None]
+    # start: leading eigenvectors of the tetrachoric matrix
+    values, vectors = np.linalg.eigh(tetrachoric(rates, joint))
+    raw = torch.from_numpy(vectors[:, -rank:] * np.sqrt(np.maximum(values[-rank:], 0.1)))
+    raw = raw + 0.05 * torch.randn(
+        raw.shape, generator=torch_stream(seed, "label_law/fit"), dtype=torch.float64
+    )
+    raw.requires_grad_()
+
+    def loadings() -> torch.Tensor:
+        return raw * (most / (1 + (raw**2).sum(1, keepdim=True))).sqrt()
+
+    def loss() -> torch.Tensor:
+        rho = (loadings() @ loadings().T)[i, j]
+        error = bivariate_upper(tau[i], tau[j], rho) - target
+        return (w * error**2 * (p[i] ** -2 + p[j] ** -2)).sum() / w.sum()
+
+    optimiser = torch.optim.LBFGS([raw], max_iter=1500, history_size=50, line_search_fn="strong_wolfe",
+                                  tolerance_grad=1e-10, tolerance_change=1e-14)  # fmt: skip
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    optimiser.step(closure)
+    return loadings().detach().numpy()
+
+
+def pair_weights(names: tuple[str, ...] = ATTRIBUTES) -> np.ndarray:
+    """Return the weights [A, A] of the fit: `PUBLISHED_WEIGHT` for the published pairs, else 1."""
+    w = np.ones((len(names), len(names)))
+    for task, sensitive in PUBLISHED_PAIRS:
+        i, j = names.index(task), names.index(sensitive)
+        w[i, j] = w[j, i] = PUBLISHED_WEIGHT
+    return w
+
+
+def read_annotations(path: str | Path) -> tuple[list[str], np.ndarray]:
+    """Read the official list_attr_celeba.txt (or .txt.gz): names and uint8 labels [N, 40]."""
+    path = Path(path)
+    if not path.exists():
+        raise StudyError(
+            f"annotation file '{path}' does not exist: give CelebA's list_attr_celeba.txt or its .gz"
+        )
+    with gzip.open(path, "rt") if path.suffix == ".gz" else open(path) as file:
+        n, names = int(next(file)), next(file).split()
+        labels = np.array([line.split()[1:] for line in file], dtype=np.int8)
+    if labels.shape != (n, len(names)):
+        raise StudyError(f"annotation file '{path}' is damaged: {labels.shape}, expected {(n, len(names))}")
+    return names, (labels > 0).astype(np.uint8)
+
+
+def make_table(annotations: str | Path, out: str | Path) -> None:
+    """Compute the shipped table from the official annotation file and write it to `out` (CSV)."""
+    names, labels = read_annotations(annotations)
+    y = labels[:, [names.index(a) for a in ATTRIBUTES]].astype(np.float64)
+    joint = y.T @ y / len(y)
+    rates = joint.diagonal().copy()
+    noise = np.array([NOISE[a] for a in ATTRIBUTES])
+    loadings = fit_loadings(rates, joint, pair_weights(), noise=noise)
+    columns = [
+        "attribute",
+        "rate",
+        "noise",
+        *(f"loading_{k + 1}" for k in range(RANK)),
+        *(f"and_{a}" for a in ATTRIBUTES),
+    ]
+    lines = [
+        f"# Rates of CelebA's attributes over all {len(y):,} official annotations (list_attr_celeba.txt).",
+        "# Liu, Luo, Wang, Tang: Deep Learning Face Attributes in the Wild, ICCV 2015. Aggregates only.",
+        "# rate = P(a), and_b = P(a and b), loading_* and noise: the copula of lassi_lib/data/label_law.py.",
+        "# Made by: python -m lassi_lib.data.label_law list_attr_celeba.txt celeba_label_law.csv",
+        ",".join(columns),
+    ]
+    for a, name in enumerate(ATTRIBUTES):
+        numbers = [noise[a], *loadings[a].round(4), *joint[a].round(6)]
+        lines.append(",".join([name, f"{rates[a]:.6f}", *(f"{v:g}" for v in numbers)]))
+    Path(out).write_text("\n".join(lines) + "\n")
+
+
+@cache
+def celeba_label_law(path: Path = TABLE) -> LabelLaw:
+    """Read the shipped table."""
+    rows = [line.split(",") for line in path.read_text().splitlines() if not line.startswith("#")][1:]
+    names = tuple(row[0] for row in rows)
+    numbers = np.array([row[1:] for row in rows], dtype=np.float64)
+    k = numbers.shape[1] - 2 - len(names)
+    return LabelLaw(names, numbers[:, 0], numbers[:, 2 + k :], numbers[:, 2 : 2 + k], numbers[:, 1])
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m lassi_lib.data.label_law list_attr_celeba.txt[.gz] OUT.csv")
+    try:
+        make_table(*sys.argv[1:])
+    except StudyError as error:
+        sys.exit(f"error: {error}")
