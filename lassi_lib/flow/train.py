@@ -230,11 +230,9 @@ class _Run:
         for name, value in metadata["state"].items():
             setattr(self, name, value)
         self.glow.load_state_dict({n[6:]: t for n, t in tensors.items() if n.startswith("model.")})
-        adam, weights = self.optimiser.state_dict(), list(self.glow.parameters())
+        adam = self.optimiser.state_dict()
         for name, tensor in tensors.items():
             if name.startswith("adam."):
                 _, index, key = name.split(".")
-                if key != "step":  # in the layout of the weights (channels last), as Adam made it
-                    tensor = torch.empty_like(weights[int(index)], requires_grad=False).copy_(tensor)
                 adam["state"].setdefault(int(index), {})[key] = tensor
         self.optimiser.load_state_dict(adam)

@@ -64,7 +64,7 @@ def test_config_is_read_off_the_shapes(tmp_path, affine):
 @pytest.mark.parametrize(
     ("names", "chosen"),
     [
-        (["model_9.pth", "model_10.pt", "model_200.txt"], "model_10.pt"),
+        (["model_1.pth", "model_2.pth", "model_10.pt", "model_200.txt"], "model_10.pt"),
         (["model_9.pth", "model_best.pt", "optim_99.pth"], "model_best.pt"),
         (["model_best.pth", "model_last.pt"], "model_last.pt"),
         (["model_last.pth", "model_last.pt"], "model_last.pth"),

@@ -122,6 +122,8 @@ def test_batches_flip_whole_images_and_repeat_by_step_alone(images):
     run = train._Run(images, CONFIG, RECIPE, 0, torch.device("cpu"), None)
     plain = train._Run(images, CONFIG, replace(RECIPE, flip=False), 0, torch.device("cpu"), None)
     assert torch.equal(run._batch(3), run._batch(3))
+    noise = [(run._batch(step) + 0.5) * 32 % 1 for step in (0, 1, 4)]
+    assert len({part.mean().item() for part in noise}) == 3  # fresh in every step and epoch
 
     def bins(x):  # the noise never leaves a bin
         return ((x + 0.5) * 32).floor().clamp(max=31)
