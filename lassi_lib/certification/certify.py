@@ -16,10 +16,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lassi_lib.certification import line, patch
+from lassi_lib.certification import line, patch, smoothing
 from lassi_lib.certification.center import center_smoothing
 from lassi_lib.certification.network import Restriction
-from lassi_lib.certification.smoothing import smooth_classifier
 from lassi_lib.certification.spec import CertificationSpec, d_rs_ceiling, required_n_center
 from lassi_lib.errors import StudyError
 from lassi_lib.numerics import threads
@@ -157,7 +156,7 @@ def _certify_point(
     if cs.d_cs is None:
         return row
     streams = (numpy_stream(seed, f"votes/{name}", index) for name in ("guess", "count"))
-    rs = smooth_classifier(weight @ (origin + cs.center).numpy() + bias, weight, spec, *streams)
+    rs = smoothing.smooth_classifier(weight @ (origin + cs.center).numpy() + bias, weight, spec, *streams)
     row |= {"d_cs": cs.d_cs, "p_A": rs.p_A, "status": "ABSTAINED_CLASSIFIER"}
     if rs.d_rs is not None:
         fair = cs.d_cs < rs.d_rs * (1 - TOLERANCE)

@@ -82,13 +82,14 @@ class CertificationSpec:
             )
         if required_n_radius(self) == math.inf:
             raise StudyError(
-                f"certification: epsilon / sigma_cs = {self.epsilon / self.sigma_cs:.3g} is too large for any "
-                f"number of samples: use a larger sigma_cs"
+                f"certification: epsilon / sigma_cs = {self.epsilon / self.sigma_cs:.3g} is too large for "
+                f"any number of samples: use a larger sigma_cs"
             )
         if self.n_radius < required_n_radius(self):
             raise StudyError(
                 f"certification: n_radius = {self.n_radius} asks for the quantile q = "
-                f"{radius_quantile(self):.4f} > 1, so no radius exists: use at least {required_n_radius(self)}"
+                f"{radius_quantile(self):.4f} > 1, so no radius exists: "
+                f"use at least {required_n_radius(self)}"
             )
         if d_rs_ceiling(self) <= 0:
             least = math.floor(math.log(self.alpha_rs) / math.log(0.5)) + 1

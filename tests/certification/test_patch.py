@@ -1,0 +1,62 @@
+"""Two and more attributes: cells of deviations are the network, to float32's accuracy of the spread."""
+
+import pytest
+import torch
+
+from lassi_lib.certification.network import Restriction
+from lassi_lib.certification.patch import Points, cells, outputs
+
+from .textbook import forward, random_network
+
+
+@pytest.mark.parametrize("size", [50, 400])
+@pytest.mark.parametrize("n", [2, 3, 7])
+@pytest.mark.parametrize("widths", [(20, 6), (20, 50, 6), (20, 80, 40, 10), (20, 40, 30, 20, 10)])
+def test_cells_equal_the_network(widths, n, size):
+    g = torch.Generator().manual_seed(n)
+    z, A = torch.randn(1, 20, generator=g), torch.randn(n, 20, generator=g)
+    t = torch.randn(400, n, generator=g, dtype=torch.float64)
+    network = random_network(widths, n)
+    encoder = Restriction(network, A)
+    origin, x, _ = outputs(encoder, encoder.first(z)[0], t, size)
+    direct = forward(network, z.double() + t @ A.double())
+    spread = float((direct - direct.mean(0)).norm(dim=1).median())
+    assert torch.allclose(origin, forward(network, z)[0], rtol=0, atol=1e-12)
+    assert float((x + origin - direct).norm(dim=1).max()) < 1e-5 * spread
+
+
+def test_accuracy_is_relative_to_the_spread_not_to_the_output():
+    g = torch.Generator().manual_seed(0)
+    z, A = torch.randn(1, 20, generator=g), 1e-4 * torch.randn(2, 20, generator=g)
+    t = torch.randn(500, 2, generator=g, dtype=torch.float64)
+    network = random_network((20, 80, 40, 10), 0)
+    encoder = Restriction(network, A)
+    origin, x, kinked = outputs(encoder, encoder.first(z)[0], t)
+    direct = forward(network, z.double() + t @ A.double()) - origin
+    assert float((x - direct).norm(dim=1).max()) < 1e-5 * float(direct.norm(dim=1).median())
+    assert kinked < 10  # a small region bends few units, only those are computed
+
+
+def test_cells_hold_every_sample_once_and_small_ones_bend_fewer_units():
+    g = torch.Generator().manual_seed(1)
+    t = torch.randn(1000, 2, generator=g, dtype=torch.float64)
+    parts = cells(t, 100)
+    assert torch.cat(parts).sort().values.tolist() == list(range(1000))
+    assert max(map(len, parts)) <= 100
+    assert len(cells(torch.zeros(5, 2), 100)) == 1
+    encoder = Restriction(random_network((20, 80, 40, 10), 0), torch.randn(2, 20, generator=g))
+    u0 = encoder.first(torch.randn(1, 20, generator=g))[0]
+    assert outputs(encoder, u0, t, 50)[2] < outputs(encoder, u0, t, 1000)[2]
+
+
+def test_sketched_distances_are_lower_bounds_and_exact_ones_exact():
+    x = torch.randn(300, 200, generator=torch.Generator().manual_seed(2))
+    cloud = Points(x)
+    rows = torch.tensor([0, 17, 299])
+    exact = torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist")[rows] ** 2
+    assert torch.allclose(cloud.squared_exact(rows), exact, atol=1e-10)
+    assert (cloud.squared(rows) <= exact + 1e-10).all()
+    assert (cloud.squared(rows) < 0.9 * exact).any()  # 64 samples do not span 200 dimensions
+    columns = torch.tensor([5, 100])
+    assert torch.allclose(cloud.squared(rows, columns), cloud.squared(rows)[:, columns], atol=1e-10)
+    assert torch.allclose(cloud.distances(x[17].double()) ** 2, exact[1], rtol=1e-5, atol=1e-6)
