@@ -50,6 +50,7 @@ _WHERE = {
     "published": "study.published",
     "table_1": "study.published",
     "with_published": "study.published",
+    "published_side_by_side": "study.published",
     "clopper_pearson": "study.statistics",
     "rate_interval": "study.statistics",
     "holm": "study.statistics",

@@ -34,8 +34,11 @@ class StudyFigure(Figure):
 
 
 def use_style() -> None:
-    """Set the study's theme for all figures that follow."""
+    """Set the study's theme for all figures that follow, and let tables be shown whole."""
+    import pandas as pd
     import seaborn
+
+    pd.set_option("display.max_colwidth", None, "display.max_rows", None, "display.max_columns", None)
 
     rc = {"axes.titlesize": 11, "axes.labelsize": 10, "xtick.labelsize": 9, "ytick.labelsize": 9}
     rc |= {"legend.fontsize": 9, "figure.dpi": DPI, "savefig.dpi": DPI, "grid.color": "#e4e4e4"}

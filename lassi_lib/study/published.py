@@ -118,13 +118,22 @@ def table_1(dataset: str = "CelebA") -> pd.DataFrame:
     return cells[[*CELL, "merk", "eccv", "eccv_std", "eccv_quoted", "merk_seeds", "eccv_seeds", "note"]]
 
 
-def with_published(summary: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """Return a summary of experiments with published values beside each metric.
+def published_side_by_side(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells of `table_1` with one row per pair and method.
 
-    From the cells of `table_1` it takes the columns merk and eccv and adds, say,
-    ``merk_certified_fairness`` (NaN where nothing was printed): what the figures mark.
+    Columns task, sensitive, vector_type, method, then merk_accuracy, merk_certified_fairness,
+    eccv_accuracy, eccv_certified_fairness (percent; NaN where nothing was printed).
     """
     keys = ["task", "sensitive", "vector_type", "method"]
-    wide = cells.pivot(index=keys, columns="metric", values=["merk", "eccv"])
-    wide.columns = [f"{source}_{metric}" for source, metric in wide.columns]
-    return summary.merge(wide.reset_index(), on=keys, how="left")
+    out = cells[keys].drop_duplicates()
+    for source in ("merk", "eccv"):
+        for metric in ("accuracy", "certified_fairness"):
+            values = cells.loc[cells["metric"] == metric, [*keys, source]]
+            out = out.merge(values.rename(columns={source: f"{source}_{metric}"}), on=keys, how="left")
+    return out
+
+
+def with_published(summary: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """Return a summary of experiments with the columns of `published_side_by_side` beside its own."""
+    keys = ["task", "sensitive", "vector_type", "method"]
+    return summary.merge(published_side_by_side(cells), on=keys, how="left")

@@ -22,6 +22,10 @@ HEADINGS = {
     "merk": "Merk et al.",
     "eccv": "ECCV 2022",
     "eccv_std": "ECCV 2022 sd",
+    "merk_accuracy": "accuracy, Merk et al.",
+    "eccv_accuracy": "accuracy, ECCV 2022",
+    "merk_certified_fairness": "certified fairness, Merk et al.",
+    "eccv_certified_fairness": "certified fairness, ECCV 2022",
     "eccv_quoted": "ECCV 2022 as quoted",
     "predicted_majority": "most predicted class",
 }

@@ -1,0 +1,238 @@
+"""The batch run as a user meets it: the smoke profile end to end, mistakes, two identical runs."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from lassi_lib.study import batch, params
+from lassi_lib.study.notebooks import artefacts_of, check_source
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def run(*arguments, cwd=ROOT, **environment):
+    command = [sys.executable, str(ROOT / "run_all.py"), *map(str, arguments)]
+    env = os.environ | {"LASSI_QUIET": "1"} | {k: str(v) for k, v in environment.items()}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+
+
+def contents(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The smoke profile's results, computed from an empty cache; returns (output, cache, process)."""
+    base = tmp_path_factory.mktemp("smoke")
+    done = run("--profile", "smoke", "--output", base / "out", "--device", "cpu", LASSI_CACHE=base / "cache")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return base / "out", base / "cache", done
+
+
+def test_the_smoke_profile_leaves_everything_a_reader_opens(smoke):
+    output, _, done = smoke
+    assert "index.html" in done.stdout
+    info = json.loads((output / "run.json").read_text())
+    for source in SOURCES:
+        entry = info["notebooks"][source.stem]
+        assert entry["status"] == "ok"
+        assert entry["verdict"]
+        for name in (*artefacts_of(source), f"{source.stem}.html"):
+            assert (output / name).stat().st_size > 0
+    assert info["pipeline"]["data"]["name"] == "synthfaces"
+    assert {"torch", "python"} <= info["notebooks"][SOURCES[0].stem]["versions"].keys()
+
+
+def test_no_file_of_the_results_names_a_folder_of_this_machine(smoke):
+    output, cache, _ = smoke
+    for name, content in contents(output).items():
+        for folder in (str(ROOT), str(cache), str(Path.home()) + "/", str(output)):
+            assert folder.encode() not in content, f"{name} names {folder}"
+
+
+def test_tables_have_the_same_columns_as_the_committed_demo(smoke):
+    output, _, _ = smoke
+    committed = sorted((ROOT / "results" / "demo" / "tables").glob("*.csv"))
+    assert committed
+    for path in committed:
+        ours = pd.read_csv(output / "tables" / path.name).columns
+        assert list(ours) == list(pd.read_csv(path).columns), path.name
+
+
+def test_numbers_of_a_page_are_those_of_its_table(smoke):
+    output, _, _ = smoke
+    shown = pd.read_csv(output / "tables" / "01_claim1.csv")
+    page = re.sub(r"\s+", " ", (output / "01_claim1_certified_fairness.html").read_text())
+    for row in shown.itertuples():
+        cell = f"{row.accuracy:.1f} [{row.accuracy_low:.1f}, {row.accuracy_high:.1f}]"
+        assert cell in page
+
+
+def test_rates_of_the_table_follow_from_the_raw_rows(smoke):
+    output, _, _ = smoke
+    rows = pd.read_csv(output / "certificates" / "01_claim1.csv.gz")
+    table = pd.read_csv(output / "tables" / "01_claim1.csv")
+    keys = ["task", "sensitive", "method"]
+    rates = rows.assign(
+        accuracy=100.0 * (rows["prediction"] == rows["label"]),
+        certified_fairness=100.0 * (rows["status"] == "CERTIFIED"),
+    ).groupby(keys)[["accuracy", "certified_fairness"]].mean()
+    merged = table.set_index(keys)[["accuracy", "certified_fairness"]]
+    pd.testing.assert_frame_equal(rates.sort_index(), merged.sort_index())
+    certified = rows[rows["status"] == "CERTIFIED"]
+    assert (certified["d_cs"] < certified["d_rs"]).all()
+
+
+def test_a_second_run_from_an_empty_cache_gives_identical_tables(smoke, tmp_path):
+    output, _, _ = smoke
+    done = run("--profile", "smoke", "--only", "01", "--output", tmp_path / "out", "--device", "cpu",
+               LASSI_CACHE=tmp_path / "cache")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for name in ("01_claim1", "01_verdict", "01_comparison", "01_published"):
+        for ending in ("csv", "md", "tex"):
+            path = f"tables/{name}.{ending}"
+            assert (tmp_path / "out" / path).read_bytes() == (output / path).read_bytes(), path
+    rows = "certificates/01_claim1.csv.gz"
+    assert (tmp_path / "out" / rows).read_bytes() == (output / rows).read_bytes()
+
+
+def test_only_keeps_the_other_notebooks_results(smoke, tmp_path):
+    output, cache, _ = smoke
+    copy = tmp_path / "out"
+    shutil.copytree(output, copy)
+    done = run("--profile", "smoke", "--only", "0", "--output", copy, "--device", "cpu", LASSI_CACHE=cache)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads((copy / "run.json").read_text())["notebooks"]) == {s.stem for s in SOURCES}
+    assert (copy / "tables/01_claim1.csv").read_bytes() == (output / "tables/01_claim1.csv").read_bytes()
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+# ---- mistakes: one clear line, exit code 2, results unchanged ------------------------------------
+
+
+@pytest.fixture
+def spoil(tmp_path, monkeypatch, capsys):
+    """Run main() on a spoilt copy of params/smoke; returns the error line. Results must not change."""
+    folder = tmp_path / "params"
+    shutil.copytree(ROOT / "params", folder)
+    monkeypatch.setattr(params, "PARAMS", folder)
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "run.json").write_text("{}")
+    monkeypatch.setenv("LASSI_CACHE", str(tmp_path / "cache"))
+
+    def attempt(*arguments, file="", change=None):
+        if file:
+            path = folder / "smoke" / file
+            content = yaml.safe_load(path.read_text())
+            change(content)
+            path.write_text(yaml.safe_dump(content))
+        before = contents(output)
+        code = batch.main(["--profile", "smoke", "--output", str(output), "--device", "cpu", *arguments])
+        error = capsys.readouterr().err.strip().splitlines()
+        assert code == 2
+        assert len(error) == 1, error
+        assert error[0].startswith("error: ")
+        assert contents(output) == before
+        return error[0]
+
+    return attempt
+
+
+def set_key(*path, value):
+    def change(content):
+        for key in path[:-1]:
+            content = content[key]
+        content[path[-1]] = value
+
+    return change
+
+
+CLAIM = "01_claim1_certified_fairness.yaml"
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "words"),
+    [
+        ("pipeline.yaml", set_key("encoder", "epoch", value=3), ["encoder.epoch", "did you mean 'epochs'"]),
+        ("pipeline.yaml", set_key("encoder", "learning_rate", value="1e-3"), ["encoder.learning_rate", "1.0e-3"]),
+        ("pipeline.yaml", set_key("certification", "n_center", value=100), ["n_center", "1199"]),
+        ("pipeline.yaml", set_key("glow", "checkpoint", value="nowhere.safetensors"), ["nowhere.safetensors"]),
+        (CLAIM, set_key("pair", value=[]), ["pair", "did you mean 'pairs'", CLAIM]),
+        (CLAIM, set_key("pairs", value=["Smiling/Pale_Skn"]), ["Pale_Skn", "did you mean 'Pale_Skin'", CLAIM]),
+        (CLAIM, set_key("pairs", value=["Smilling/Young"]), ["Smilling", "did you mean 'Smiling'"]),
+        (CLAIM, set_key("methods", value=["LASI"]), ["LASI", "did you mean 'LASSI'"]),
+        (CLAIM, set_key("confidence", value="0,95"), ["confidence", "float"]),
+        (CLAIM, set_key("confidence", value=95), ["confidence"]),
+        (CLAIM, lambda content: content.pop("seeds"), ["seeds", "missing"]),
+    ],
+)
+def test_a_mistake_in_the_params_is_one_line(spoil, file, change, words):
+    error = spoil(file=file, change=change)
+    for word in words:
+        assert word in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--profile", "nosuch"], ["nosuch", "--list"]),
+        (["--only", "77"], ["--only 77"]),
+        (["--profile", "celeba20k"], ["--data-root", "mmlab", "demo"]),
+        (["--profile", "celeba20k", "--data-root", "/nowhere"], ["/nowhere", "mmlab", "img_align_celeba"]),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(spoil, arguments, words):
+    error = spoil(*arguments)
+    for word in words:
+        assert word in error
+
+
+def test_a_truncated_checkpoint_is_one_line(spoil, tmp_path):
+    whole = (ROOT / "checkpoints" / "synthfaces48.safetensors").read_bytes()
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(whole[: len(whole) // 2])
+    error = spoil(file="pipeline.yaml", change=set_key("glow", "checkpoint", value=str(cut)))
+    assert "cut.safetensors" in error
+
+
+def test_an_output_folder_of_someone_else_is_refused(tmp_path, capsys):
+    (tmp_path / "precious.txt").write_text("mine")
+    assert batch.main(["--profile", "smoke", "--output", str(tmp_path)]) == 2
+    assert "not of this study" in capsys.readouterr().err
+    assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+# ---- sources -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
+def test_sources_are_clean_and_use_only_what_the_library_offers(path):
+    check_source(path)
+    code = "\n".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code")
+    assert "def " not in code
+    imports = set(re.findall(r"^(?:import|from) (\S+)", code, re.M))
+    assert imports <= {"lassi_lib", "numpy"}
+    import lassi_lib
+
+    for name in set(re.findall(r"\bll\.(\w+)", code)):
+        assert hasattr(lassi_lib, name), name
+
+
+def test_list_prints_profiles_notebooks_and_minutes(capsys):
+    assert batch.main(["--list"]) == 0
+    text = capsys.readouterr().out
+    for profile in params.profiles():
+        assert f"{profile}:" in text
+    for source in SOURCES:
+        assert source.stem in text
+    assert "about" in text
