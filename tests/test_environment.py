@@ -13,7 +13,18 @@ import yaml
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
-REQUESTED = "torch torchvision numpy scipy statsmodels jupyterlab papermill matplotlib seaborn ipywidgets".split()
+REQUESTED = [
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "statsmodels",
+    "jupyterlab",
+    "papermill",
+    "matplotlib",
+    "seaborn",
+    "ipywidgets",
+]
 
 
 def pins() -> dict[str, str]:
@@ -69,7 +80,9 @@ def test_importing_the_library_and_listing_load_neither_torch_nor_pandas():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("command", "limit"), [(["-c", "import lassi_lib"], 0.5), (["run_all.py", "--list"], 1.0)])
+@pytest.mark.parametrize(
+    ("command", "limit"), [(["-c", "import lassi_lib"], 0.5), (["run_all.py", "--list"], 1.0)]
+)
 def test_start_up_is_fast(command, limit):
     # wall time beyond a bare interpreter's, best of three: a start-up promise, not a benchmark
     assert best_of(command) - best_of(["-c", "pass"]) < limit

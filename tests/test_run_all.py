@@ -82,10 +82,14 @@ def test_rates_of_the_table_follow_from_the_raw_rows(smoke):
     rows = pd.read_csv(output / "certificates" / "01_claim1.csv.gz")
     table = pd.read_csv(output / "tables" / "01_claim1.csv")
     keys = ["task", "sensitive", "method"]
-    rates = rows.assign(
-        accuracy=100.0 * (rows["prediction"] == rows["label"]),
-        certified_fairness=100.0 * (rows["status"] == "CERTIFIED"),
-    ).groupby(keys)[["accuracy", "certified_fairness"]].mean()
+    rates = (
+        rows.assign(
+            accuracy=100.0 * (rows["prediction"] == rows["label"]),
+            certified_fairness=100.0 * (rows["status"] == "CERTIFIED"),
+        )
+        .groupby(keys)[["accuracy", "certified_fairness"]]
+        .mean()
+    )
     merged = table.set_index(keys)[["accuracy", "certified_fairness"]]
     pd.testing.assert_frame_equal(rates.sort_index(), merged.sort_index())
     certified = rows[rows["status"] == "CERTIFIED"]
@@ -164,11 +168,23 @@ CLAIM = "01_claim1_certified_fairness.yaml"
     ("file", "change", "words"),
     [
         ("pipeline.yaml", set_key("encoder", "epoch", value=3), ["encoder.epoch", "did you mean 'epochs'"]),
-        ("pipeline.yaml", set_key("encoder", "learning_rate", value="1e-3"), ["encoder.learning_rate", "1.0e-3"]),
+        (
+            "pipeline.yaml",
+            set_key("encoder", "learning_rate", value="1e-3"),
+            ["encoder.learning_rate", "1.0e-3"],
+        ),
         ("pipeline.yaml", set_key("certification", "n_center", value=100), ["n_center", "1199"]),
-        ("pipeline.yaml", set_key("glow", "checkpoint", value="nowhere.safetensors"), ["nowhere.safetensors"]),
+        (
+            "pipeline.yaml",
+            set_key("glow", "checkpoint", value="nowhere.safetensors"),
+            ["nowhere.safetensors"],
+        ),
         (CLAIM, set_key("pair", value=[]), ["pair", "did you mean 'pairs'", CLAIM]),
-        (CLAIM, set_key("pairs", value=["Smiling/Pale_Skn"]), ["Pale_Skn", "did you mean 'Pale_Skin'", CLAIM]),
+        (
+            CLAIM,
+            set_key("pairs", value=["Smiling/Pale_Skn"]),
+            ["Pale_Skn", "did you mean 'Pale_Skin'", CLAIM],
+        ),
         (CLAIM, set_key("pairs", value=["Smilling/Young"]), ["Smilling", "did you mean 'Smiling'"]),
         (CLAIM, set_key("methods", value=["LASI"]), ["LASI", "did you mean 'LASSI'"]),
         (CLAIM, set_key("confidence", value="0,95"), ["confidence", "float"]),
@@ -218,7 +234,9 @@ def test_an_output_folder_of_someone_else_is_refused(tmp_path, capsys):
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
 def test_sources_are_clean_and_use_only_what_the_library_offers(path):
     check_source(path)
-    code = "\n".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code")
+    code = "\n".join(
+        "".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"
+    )
     assert "def " not in code
     imports = set(re.findall(r"^(?:import|from) (\S+)", code, re.M))
     assert imports <= {"lassi_lib", "numpy"}

@@ -62,7 +62,9 @@ def load_celeba(
     splits, how = _splits(root, ids)
     chosen = [i for i, s in zip(ids, splits, strict=True) if s == split]
     if not chosen:
-        raise StudyError(f"no CelebA image was found for split '{split}' in {folder}: add images or raise max_images")
+        raise StudyError(
+            f"no CelebA image was found for split '{split}' in {folder}: add images or raise max_images"
+        )
     with ThreadPoolExecutor() as pool:
         images = list(pool.map(lambda i: _read_image(folder / i, image_size), chosen))
     return FaceDataset(
@@ -120,7 +122,9 @@ def _read_attributes(root: Path) -> tuple[list[str], dict[str, np.ndarray]]:
     lines = _read_text(root, "list_attr_celeba.txt").splitlines()
     names = lines[1].split() if len(lines) > 2 else []
     if not names or len(lines[2].split()) != len(names) + 1:
-        raise StudyError(f"{_existing(root, 'list_attr_celeba.txt')} is not CelebA's attribute file: get the original")
+        raise StudyError(
+            f"{_existing(root, 'list_attr_celeba.txt')} is not CelebA's attribute file: get the original"
+        )
     body = [line.split() for line in lines[2:] if line.strip()]
     values = np.array([row[1:] for row in body], dtype=np.int8) > 0
     return names, {row[0]: value for row, value in zip(body, values, strict=True)}

@@ -31,9 +31,19 @@ from lassi_lib.study.params import (
 )
 
 NOTEBOOK_TIMEOUT = 4 * 3600.0  # seconds; experiments are computed before, so notebooks take minutes
-PACKAGES = (
-    "torch torchvision numpy scipy pandas statsmodels matplotlib seaborn papermill nbconvert jupyterlab"
-).split()
+PACKAGES = [
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "pandas",
+    "statsmodels",
+    "matplotlib",
+    "seaborn",
+    "papermill",
+    "nbconvert",
+    "jupyterlab",
+]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -243,7 +253,9 @@ def _render(names: list[str], info: dict[str, Any], draft: Path) -> None:
             for warning in to_html(draft / f"{stem}.ipynb", draft / f"{stem}.html", note=note):
                 print(f"warning: {warning}", file=sys.stderr)
         said = {k: run[k] for k in ("error", "outcome", "picture", "alt")}
-        entry = IndexEntry(name, title_of(NOTEBOOKS / f"{name}.ipynb"), ok, run["minutes"], text=run["verdict"], **said)
+        entry = IndexEntry(
+            name, title_of(NOTEBOOKS / f"{name}.ipynb"), ok, run["minutes"], text=run["verdict"], **said
+        )
         entries.append(replace(entry, artefacts=artefacts_of(NOTEBOOKS / f"{name}.ipynb")))
     (draft / "run.json").write_text(json.dumps(info, indent=1) + "\n")
     latest = max(info["notebooks"].values(), key=lambda run: run["started"])

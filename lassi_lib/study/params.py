@@ -178,7 +178,7 @@ def load_notebook_params(profile: str, name: str) -> dict[str, Any]:
     path = PARAMS / profile / f"{name}.yaml"
     given = read_yaml(path)
     cell = parameters_of(NOTEBOOKS / f"{name}.ipynb")
-    _check_keys(given, cell, [k for k in cell], _shown(path), "")
+    _check_keys(given, cell, list(cell), _shown(path), "")
     types = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
     return {k: _cast(v, types[cell[k][0]], _shown(path), k) for k, v in given.items()}
 

@@ -63,6 +63,11 @@ class Verdict:
     text: str
     table: pd.DataFrame
 
+    @property
+    def headline(self) -> str:
+        """The first sentence of `text`: what the index and the batch run print."""
+        return self.text.split(". ")[0].rstrip(".") + "."
+
 
 def _judge(gains: list[PairedDifference], losses: list[PairedDifference], rule: VerdictRule) -> pd.DataFrame:
     """Apply the rule to every pair; its bounds are shown at the level at which it was decided.

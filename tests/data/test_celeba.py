@@ -21,7 +21,9 @@ def tiny(tmp_path):
     rng = np.random.default_rng(0)
     files = [f"{i:06d}.jpg" for i in range(1, 31)]
     for name in files:
-        Image.fromarray(rng.integers(0, 256, (78, 64, 3), dtype=np.uint8)).save(root / "img_align_celeba" / name)
+        Image.fromarray(rng.integers(0, 256, (78, 64, 3), dtype=np.uint8)).save(
+            root / "img_align_celeba" / name
+        )
     labels = rng.choice([-1, 1], (40, 3))
     rows = [f"{i + 1:06d}.jpg " + " ".join(f"{v:2d}" for v in row) for i, row in enumerate(labels)]
     (root / "list_attr_celeba.txt").write_text("\n".join(["40", " ".join(NAMES), *rows]) + "\n")
@@ -80,7 +82,9 @@ def test_the_fingerprint_changes_with_the_files(tiny):
     assert fingerprint(root) != before
 
 
-@pytest.mark.parametrize("case", ["no root", "wrong folder", "no attributes", "no identity", "no images", "bad file", "bad image"])
+@pytest.mark.parametrize(
+    "case", ["no root", "wrong folder", "no attributes", "no identity", "no images", "bad file", "bad image"]
+)
 def test_what_is_missing_is_said_in_one_line(tiny, case, tmp_path):
     root, _ = tiny
     given, words = root, []

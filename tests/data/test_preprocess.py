@@ -23,14 +23,24 @@ def reference(image: torch.Tensor, size: int) -> torch.Tensor:
     return torch.floor(torch.floor(x / 8)) / 32 - 0.5
 
 
-@pytest.mark.parametrize(("height", "width", "size"), [(218, 178, 64), (218, 178, 128), (224, 224, 64), (78, 64, 64)])
+@pytest.mark.parametrize(
+    ("height", "width", "size"), [(218, 178, 64), (218, 178, 128), (224, 224, 64), (78, 64, 64)]
+)
 def test_two_steps_in_bytes_equal_one_step_in_floats(height, width, size):
-    image = torch.randint(0, 256, (3, height, width), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    image = torch.randint(
+        0, 256, (3, height, width), generator=torch.Generator().manual_seed(1), dtype=torch.uint8
+    )
     assert torch.equal(quantise(resize_and_crop(image, size)), reference(image, size))
 
 
 def test_an_image_of_the_right_size_is_cropped_without_resampling():
-    image = torch.arange(78 * 64, dtype=torch.int64).remainder(256).to(torch.uint8).reshape(1, 78, 64).repeat(3, 1, 1)
+    image = (
+        torch.arange(78 * 64, dtype=torch.int64)
+        .remainder(256)
+        .to(torch.uint8)
+        .reshape(1, 78, 64)
+        .repeat(3, 1, 1)
+    )
     assert torch.equal(resize_and_crop(image, 64), image[:, 7:71])
 
 
@@ -52,7 +62,9 @@ def test_quantised_values_are_the_lower_edges_of_the_bins():
 
 
 def test_batch_and_single_image_agree_and_display_inverts_quantisation_to_a_bin():
-    batch = torch.randint(0, 256, (4, 3, 100, 90), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
+    batch = torch.randint(
+        0, 256, (4, 3, 100, 90), generator=torch.Generator().manual_seed(2), dtype=torch.uint8
+    )
     small = resize_and_crop(batch, 48)
     assert torch.equal(small[2], resize_and_crop(batch[2], 48))
     assert (to_uint8(quantise(small)).int() - small.int()).abs().max() <= 8

@@ -20,7 +20,10 @@ def test_mean_difference_is_the_difference_of_class_means():
 def test_it_recovers_a_shift_between_the_classes():
     shift = torch.tensor([1.0, -2.0, 0.0])
     y = np.arange(20_000) % 4 == 0
-    z = torch.randn(20_000, 3, generator=torch.Generator().manual_seed(1)) + torch.from_numpy(y).float()[:, None] * shift
+    z = (
+        torch.randn(20_000, 3, generator=torch.Generator().manual_seed(1))
+        + torch.from_numpy(y).float()[:, None] * shift
+    )
     # standard error: sqrt(1/5000 + 1/15000) = 0.016
     assert (attribute_vector(z, y) - shift).abs().max() < 0.065
 

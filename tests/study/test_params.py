@@ -111,7 +111,9 @@ def test_yaml_numbers_are_kept_and_integers_may_stand_for_floats(profile):
     assert isinstance(pipeline.glow.clip_norm, float)
 
 
-@pytest.mark.parametrize("bad", ["Smiling", "Smiling/", "/Young", "Smiling/Young+", "Smiling/Smiling", "A/B+B", "a", 3])
+@pytest.mark.parametrize(
+    "bad", ["Smiling", "Smiling/", "/Young", "Smiling/Young+", "Smiling/Smiling", "A/B+B", "a", 3]
+)
 def test_malformed_pairs_are_refused(bad):
     with pytest.raises(StudyError, match="pair"):
         parse_pair(bad)
@@ -136,7 +138,11 @@ def test_experiments_check_what_they_are_asked_for(key, value, word):
 
 def test_experiments_are_the_product_of_pairs_methods_and_seeds():
     pipeline = params.load_pipeline("smoke")
-    asked = {"pairs": ["Smiling/Young", "Smiling/Pale_Skin+Young"], "methods": ["Naive", "LASSI"], "seeds": [1, 2]}
+    asked = {
+        "pairs": ["Smiling/Young", "Smiling/Pale_Skin+Young"],
+        "methods": ["Naive", "LASSI"],
+        "seeds": [1, 2],
+    }
     found = experiments_of(pipeline, asked)
     assert len(found) == len(set(found)) == 8
     assert {e.sensitive for e in found} == {("Young",), ("Pale_Skin", "Young")}

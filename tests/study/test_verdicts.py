@@ -9,7 +9,7 @@ from scipy import stats
 
 from lassi_lib.errors import StudyError
 from lassi_lib.study.statistics import PairedDifference
-from lassi_lib.study.verdicts import VerdictRule, _judge, claim_1_verdict
+from lassi_lib.study.verdicts import Verdict, VerdictRule, _judge, claim_1_verdict
 from tests.study.test_statistics import make_rows, noisy_rows, probit_study
 
 RULE = VerdictRule(min_fairness_gain=20, max_accuracy_loss=5)
@@ -147,3 +147,10 @@ def test_rows_that_cannot_be_judged_are_refused():
         claim_1_verdict(rows.iloc[:0], RULE)
     with pytest.raises(StudyError, match="no rows of method 'Naive'"):
         claim_1_verdict(rows, RULE)
+
+
+def test_the_headline_is_the_first_sentence():
+    verdict = Verdict(
+        "supported", "Claim 1 is supported: of 2 pairs 2 supported. The rule says so.", pd.DataFrame()
+    )
+    assert verdict.headline == "Claim 1 is supported: of 2 pairs 2 supported."
