@@ -15,8 +15,7 @@ import torch
 
 from lassi_lib.certification.spec import CertificationSpec, delta_1, radius_quantile
 
-_BATCH = 16  # candidates evaluated at a time: enough for vector units, few enough to prune in between
-_ROUNDS = 6
+_BATCH, _ROUNDS = 16, 6  # anchors of a round, rounds: more prune better, but cost an evaluation each
 
 
 class Cloud(Protocol):
@@ -37,10 +36,10 @@ class Cloud(Protocol):
         """
 
     def squared_exact(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return squared distances between samples, float64 [len(rows), n]."""
+        """Return squared distances between samples, [len(rows), n]."""
 
-    def extent(self) -> float:
-        """Return the largest norm of a sample (the scale of rounding errors)."""
+    def rounding(self) -> float:
+        """Return a bound of the rounding error of distances that come from `squared`."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def smallest_median(cloud: Cloud, *, average: bool = False) -> tuple[int, float]
     """
     n = len(cloud)
     k = (n + 1) // 2
-    pad = 1e-7 * cloud.extent()  # squares carry an error of some 1e-16 extent^2
+    pad = cloud.rounding()
     best = (math.inf, n)
 
     def medians(squares: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -139,8 +140,10 @@ def _certify_point(
         origin, pieces = curve.origin, len(curve.t) - 1
         clouds = [curve.at(x) for x in (candidates.sort().values, mass, radius)]
     else:
-        origin, x, pieces = patch.outputs(encoder, u0, torch.cat(t))
-        clouds = [patch.Points(part) for part in x.split([len(part) for part in t])]
+        origin, surface = patch.pieces(encoder, u0, torch.cat(t))
+        pieces = sum(p.features.shape[1] - similarity.n for p in surface) / len(surface)
+        ends = np.cumsum([0, spec.n_center, spec.n_center, spec.n_radius]).tolist()
+        clouds = [patch.Points(surface, *span) for span in pairwise(ends)]
     cs = center_smoothing(*clouds, spec)
     row = {
         "prediction": -1,

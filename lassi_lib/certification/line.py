@@ -86,9 +86,9 @@ class Positions:
 
     squared_exact = squared
 
-    def extent(self) -> float:
-        """Return the largest norm of a sample."""
-        return float(self._norm2.max().clamp(min=0).sqrt())
+    def rounding(self) -> float:
+        """Return a bound of the rounding error of distances: squares err by some 1e-15 of the largest."""
+        return 1e-7 * float(self._norm2.max().clamp(min=0).sqrt())
 
 
 def trace(encoder: Restriction, u0: torch.Tensor, low: float, high: float) -> Polyline:

@@ -6,8 +6,10 @@ only the units that can change sign there are computed, everything else is one a
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 
 from lassi_lib.certification.network import Restriction
@@ -17,33 +19,58 @@ _SKETCH = 64  # samples that span the center search's first look
 _ROUNDING = 1 + 1e-5  # bounds are float32 sums
 
 
-class Points:
-    """Sampled representations x [m, k] written out, relative to R(z): a `center.Cloud`.
+@dataclass(frozen=True)
+class Piece:
+    """R on the samples of one cell: x = base + features @ affine (see `pieces`).
 
-    Kept in float32 (their rounding is relative to the spread, not to ||R(z)||); the center search
-    works in float64. It looks at a sketch first: coordinates in the span of a few samples, and the
-    norm of what lies outside it. Neither projecting nor taking that norm lengthens a distance, so
-    distances between sketches are lower bounds, in 65 dimensions instead of 512.
+    `rows` [s] are the samples' numbers, `features` [s, f], `affine` [f, k] and `base` [k] are float32;
+    x is relative to R(z).
     """
 
-    def __init__(self, x: torch.Tensor) -> None:
-        self.x = x
+    rows: torch.Tensor
+    features: torch.Tensor
+    affine: torch.Tensor
+    base: torch.Tensor
+
+
+class Points:
+    """Samples `start` to `stop` of a surface given in pieces: a `center.Cloud`.
+
+    Outputs are float32 relative to R(z): rounding is relative to their spread, not to ||R(z)||. Only
+    the center search writes them out. It looks at a sketch first: coordinates in the span of a few
+    samples, and the norm of what lies outside it. Neither projecting nor taking that norm lengthens
+    a distance, so distances between sketches are lower bounds, in 65 dimensions instead of 512.
+    """
+
+    def __init__(self, surface: list[Piece], start: int, stop: int) -> None:
+        self._count = stop - start
+        self._pieces = []
+        for piece in surface:
+            part = slice(*torch.searchsorted(piece.rows, torch.tensor([start, stop])).tolist())
+            self._pieces.append(replace(piece, rows=piece.rows[part] - start, features=piece.features[part]))
 
     def __len__(self) -> int:
-        return len(self.x)
+        return self._count
 
     @cached_property
-    def _wide(self) -> tuple[torch.Tensor, torch.Tensor]:
-        x = self.x.double()
-        return x, torch.linalg.vector_norm(x, dim=1) ** 2
+    def x(self) -> torch.Tensor:
+        """All samples written out, float32 [m, k]."""
+        x = torch.empty(self._count, len(self._pieces[0].base))
+        for p in self._pieces:
+            x[p.rows] = torch.addmm(p.base, p.features, p.affine)
+        return x
+
+    @cached_property
+    def _norm2(self) -> torch.Tensor:
+        return torch.linalg.vector_norm(self.x, dim=1).square_()
 
     @cached_property
     def _sketch(self) -> tuple[torch.Tensor, torch.Tensor]:
-        x, norm2 = self._wide
-        spread = torch.linspace(0, len(x) - 1, min(_SKETCH, len(x)), dtype=torch.float64).long()
-        inside = x @ torch.linalg.qr(x[spread].T)[0]
-        outside = (norm2 - (inside**2).sum(1)).clamp_(min=0).sqrt_()
-        return torch.cat([inside, outside[:, None]], dim=1), norm2
+        spread = torch.linspace(0, len(self) - 1, min(_SKETCH, len(self)), dtype=torch.float64).long()
+        inside = self.x @ torch.linalg.qr(self.x[spread].T)[0]
+        outside = (self._norm2 - inside.square().sum(1)).clamp_(min=0).sqrt_()
+        sketch = torch.cat([inside, outside[:, None]], dim=1).double()
+        return sketch, sketch.square().sum(1)
 
     def point(self, row: int) -> torch.Tensor:
         """Return one sample, float64 [k]."""
@@ -51,19 +78,23 @@ class Points:
 
     def distances(self, point: torch.Tensor) -> torch.Tensor:
         """Return the distances of all samples from `point` by direct differences, float64 [m]."""
-        return (self.x - point.to(self.x)).norm(dim=1).double()
+        distances = torch.empty(self._count, dtype=torch.float64)
+        for p in self._pieces:
+            away = torch.addmm(p.base - point.float(), p.features, p.affine)
+            distances[p.rows] = torch.linalg.vector_norm(away, dim=1).double()
+        return distances
 
     def squared(self, rows: torch.Tensor, columns: torch.Tensor | None = None) -> torch.Tensor:
         """Return lower bounds of squared distances, float64 [len(rows), m or len(columns)]."""
         return _squared(*self._sketch, rows, columns)
 
     def squared_exact(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return squared distances, float64 [len(rows), m]."""
-        return _squared(*self._wide, rows)
+        """Return squared distances, [len(rows), m]."""
+        return _squared(self.x, self._norm2, rows)
 
-    def extent(self) -> float:
-        """Return the largest norm of a sample."""
-        return float(self._wide[1].max().sqrt())
+    def rounding(self) -> float:
+        """Return a bound of the rounding error of distances: some float32 units of the largest norm."""
+        return 4e-6 * float(self._norm2.max()) ** 0.5
 
 
 def _squared(
@@ -75,23 +106,27 @@ def _squared(
 
 
 def cells(t: torch.Tensor, size: int = _CELL) -> list[torch.Tensor]:
-    """Split samples t [m, n] into cells of at most `size`: halve the widest side at its median."""
+    """Split samples t [m, n] into cells of at most `size`: halve the widest side at its median.
+
+    Returns the sorted numbers of every cell's samples.
+    """
     parts, done = [torch.arange(len(t))], []
     while parts:
         part = parts.pop()
         if len(part) <= size:
-            done.append(part)
+            done.append(part.sort().values)
             continue
-        side = t[part]
-        order = side[:, (side.amax(0) - side.amin(0)).argmax()].argsort(stable=True)
-        parts += [part[order[: len(part) // 2]], part[order[len(part) // 2 :]]]
+        side, half = t[part], len(part) // 2
+        side = side[:, (side.amax(0) - side.amin(0)).argmax()].contiguous()
+        order = torch.from_numpy(np.argpartition(side.numpy(), half))
+        parts += [part[order[:half]], part[order[half:]]]
     return done
 
 
-def outputs(
+def pieces(
     encoder: Restriction, u0: torch.Tensor, t: torch.Tensor, size: int = _CELL
-) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Evaluate R at all samples z + t A of one point.
+) -> tuple[torch.Tensor, list[Piece]]:
+    """Reduce R to small networks that agree with it at all samples z + t A of one point.
 
     Around a cell's middle c, write h_l(t) = h_l(c) + dh_l. The inputs of every layer are an affine
     function of features (first dt = t - c, then the deviations dh of earlier layers' kinked units).
@@ -107,15 +142,15 @@ def outputs(
         float64 [h_1], the first layer at z.
     t : torch.Tensor
         float64 [m, n] coefficients.
+    size : int
+        Samples per cell at most.
 
     Returns
     -------
     origin : torch.Tensor
         float64 [k], R(z).
-    x : torch.Tensor
-        float32 [m, k], R(z + t A) - R(z).
-    kinked : float
-        Kinked units per cell, averaged.
+    surface : list of Piece
+        One per cell.
     """
     parts = cells(t, size)
     middles = torch.stack([(t[part].amax(0) + t[part].amin(0)) / 2 for part in parts])
@@ -131,7 +166,7 @@ def outputs(
     if encoder.tail:  # first layer: all cells in one product, since it reads all of W_2 for n rows each
         on = inputs[0] >= radius[:, None] * U.norm(dim=0) * _ROUNDING
         passed = ((U * on[:, None, :]).flatten(0, 1) @ encoder.tail32[0]).unflatten(0, (len(parts), n))
-    x, kinked = torch.empty(len(t), len(origin)), 0
+    surface = []
     for c, part in enumerate(parts):
         features, affine, bound = dt[c], U, U[0, :0]  # affine: [features, units]
         for layer, weight in enumerate(encoder.tail32):
@@ -146,8 +181,8 @@ def outputs(
                 mixed = (low < 0) & (high > 0)
                 bend, p = bend[mixed], p[:, mixed]
             deviation = p.clamp_(min=0) - here[bend].clamp(min=0)
-            affine = torch.cat([passed[c] if layer == 0 else (affine * on) @ weight, weight[bend]])
+            straight = passed[c] if layer == 0 else affine[:, on] @ weight[on]
+            affine = torch.cat([straight, weight[bend]])
             features, bound = torch.cat([features, deviation], dim=1), torch.cat([bound, change[bend]])
-        x[part] = torch.addmm(base[c], features, affine)
-        kinked += features.shape[1] - n
-    return origin, x, kinked / len(parts)
+        surface.append(Piece(part, features, affine, base[c]))
+    return origin, surface

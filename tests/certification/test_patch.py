@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lassi_lib.certification.network import Restriction
-from lassi_lib.certification.patch import Points, cells, outputs
+from lassi_lib.certification.patch import Piece, Points, cells, pieces
 
 from .textbook import forward, random_network
 
@@ -18,7 +18,8 @@ def test_cells_equal_the_network(widths, n, size):
     t = torch.randn(400, n, generator=g, dtype=torch.float64)
     network = random_network(widths, n)
     encoder = Restriction(network, A)
-    origin, x, _ = outputs(encoder, encoder.first(z)[0], t, size)
+    origin, surface = pieces(encoder, encoder.first(z)[0], t, size)
+    x = Points(surface, 0, 400).x
     direct = forward(network, z.double() + t @ A.double())
     spread = float((direct - direct.mean(0)).norm(dim=1).median())
     assert torch.allclose(origin, forward(network, z)[0], rtol=0, atol=1e-12)
@@ -31,10 +32,11 @@ def test_accuracy_is_relative_to_the_spread_not_to_the_output():
     t = torch.randn(500, 2, generator=g, dtype=torch.float64)
     network = random_network((20, 80, 40, 10), 0)
     encoder = Restriction(network, A)
-    origin, x, kinked = outputs(encoder, encoder.first(z)[0], t)
+    origin, surface = pieces(encoder, encoder.first(z)[0], t)
+    x = Points(surface, 0, 500).x
     direct = forward(network, z.double() + t @ A.double()) - origin
     assert float((x - direct).norm(dim=1).max()) < 1e-5 * float(direct.norm(dim=1).median())
-    assert kinked < 10  # a small region bends few units, only those are computed
+    assert surface[0].features.shape[1] < 12  # a small region bends few units, only those are computed
 
 
 def test_cells_hold_every_sample_once_and_small_ones_bend_fewer_units():
@@ -46,16 +48,30 @@ def test_cells_hold_every_sample_once_and_small_ones_bend_fewer_units():
     assert len(cells(torch.zeros(5, 2), 100)) == 1
     encoder = Restriction(random_network((20, 80, 40, 10), 0), torch.randn(2, 20, generator=g))
     u0 = encoder.first(torch.randn(1, 20, generator=g))[0]
-    assert outputs(encoder, u0, t, 50)[2] < outputs(encoder, u0, t, 1000)[2]
+    small, large = (pieces(encoder, u0, t, size)[1] for size in (50, 1000))
+    assert max(p.features.shape[1] for p in small) < large[0].features.shape[1]
+
+
+def test_a_span_of_samples_is_the_same_samples():
+    g = torch.Generator().manual_seed(3)
+    t = torch.randn(300, 2, generator=g, dtype=torch.float64)
+    encoder = Restriction(random_network((20, 30, 8), 0), torch.randn(2, 20, generator=g))
+    _, surface = pieces(encoder, encoder.first(torch.randn(1, 20, generator=g))[0], t, 40)
+    whole, span = Points(surface, 0, 300), Points(surface, 100, 250)
+    assert len(span) == 150
+    assert torch.allclose(span.x, whole.x[100:250], atol=1e-5)
+    assert torch.equal(span.point(7), span.x[7].double())
+    far = whole.point(0)
+    assert torch.allclose(span.distances(far), whole.distances(far)[100:250], atol=1e-5)
 
 
 def test_sketched_distances_are_lower_bounds_and_exact_ones_exact():
     x = torch.randn(300, 200, generator=torch.Generator().manual_seed(2))
-    cloud = Points(x)
+    cloud = Points([Piece(torch.arange(300), x, torch.eye(200), torch.zeros(200))], 0, 300)
     rows = torch.tensor([0, 17, 299])
     exact = torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist")[rows] ** 2
-    assert torch.allclose(cloud.squared_exact(rows), exact, atol=1e-10)
-    assert (cloud.squared(rows) <= exact + 1e-10).all()
+    assert torch.allclose(cloud.squared_exact(rows).double(), exact, rtol=1e-5, atol=1e-3)
+    assert (cloud.squared(rows).sqrt() <= exact.sqrt() + cloud.rounding()).all()
     assert (cloud.squared(rows) < 0.9 * exact).any()  # 64 samples do not span 200 dimensions
     columns = torch.tensor([5, 100])
     assert torch.allclose(cloud.squared(rows, columns), cloud.squared(rows)[:, columns], atol=1e-10)
