@@ -95,9 +95,10 @@ def smallest_median(cloud: Cloud, *, average: bool = False) -> tuple[int, float]
 
     The answer is that of trying all n candidates (ties: the smallest row), for a few hundred
     evaluations. The median distance m(c) moves by at most ||c - a|| when the candidate moves from a
-    to c, and half of the samples lie within m(a) of a, so
+    to c, and if more than half of the samples lie within m+(a) of a, one of them is among those
+    within m(c) of c, so
 
-        m(c) >= m(a) - ||c - a||   and   m(c) >= ||c - a|| - m(a).
+        m(c) >= m(a) - ||c - a||   and   m(c) >= ||c - a|| - m+(a).
 
     Rounds of candidates, spread over those still possible, become anchors and rule out the others.
     What is left is decided by counting: c is out if fewer than n/2 samples lie within the best
@@ -117,18 +118,17 @@ def smallest_median(cloud: Cloud, *, average: bool = False) -> tuple[int, float]
     pad = cloud.rounding()
     best = (math.inf, n)
 
-    def medians(squares: torch.Tensor) -> torch.Tensor:
-        """Return the median distances [b] of candidates from their squared distances [b, n]."""
-        if average and n % 2 == 0:
-            middle = np.partition(squares.numpy(), (k - 1, k), axis=1)[:, k - 1 : k + 1]
-            return torch.from_numpy(np.sqrt(middle).mean(1))
-        return torch.from_numpy(np.partition(squares.numpy(), k - 1, axis=1)[:, k - 1]).sqrt()
+    def medians(squares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return m [b] of candidates from squared distances [b, n], and the radius over half of n."""
+        parted = np.partition(squares.numpy(), n // 2, axis=1)
+        over, half = (torch.from_numpy(x).sqrt() for x in (parted[:, n // 2], parted[:, :k].max(axis=1)))
+        return (half + over) / 2 if average else half, over
 
     def try_(rows: torch.Tensor) -> None:
         """Evaluate candidates for good and keep the best."""
         nonlocal best
         for part in rows.split(_BATCH):
-            found = medians(cloud.squared_exact(part)).tolist()
+            found = medians(cloud.squared_exact(part))[0].tolist()
             best = min([best, *zip(found, part.tolist(), strict=True)])
 
     alive = torch.arange(n)
@@ -140,7 +140,7 @@ def smallest_median(cloud: Cloud, *, average: bool = False) -> tuple[int, float]
     for _ in range(_ROUNDS):
         pick = torch.linspace(0, len(alive) - 1, min(_BATCH, len(alive)), dtype=torch.float64).round().long()
         squares = cloud.squared(alive[pick])
-        median = medians(squares)
+        median, over = medians(squares)
         first = median.argmin()
         if median[first] <= best[0] + pad:
             try_(alive[pick][first][None])
@@ -148,7 +148,8 @@ def smallest_median(cloud: Cloud, *, average: bool = False) -> tuple[int, float]
         rest = torch.ones(len(alive), dtype=torch.bool).index_fill_(0, pick, False)
         alive, lower, reach, nearest = (x[rest] for x in (alive, lower, reach, nearest))
         gap = squares[:, alive].sqrt()
-        lower = torch.maximum(lower, (gap - median[:, None]).abs().amax(0) - pad)
+        bounds = torch.maximum(median[:, None] - gap, gap - over[:, None])
+        lower = torch.maximum(lower, bounds.amax(0) - pad)
         closest, which = gap.min(0)
         nearest = torch.where(closest < reach, which + _BATCH * len(anchors), nearest)
         reach = torch.minimum(reach, closest)

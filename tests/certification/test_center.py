@@ -72,6 +72,17 @@ def test_pruned_search_equals_brute_force_on_polylines(seed, average):
     assert radius == pytest.approx(expected[1], rel=1e-9)
 
 
+@pytest.mark.parametrize("average", [False, True])
+def test_two_clusters_of_exactly_half_do_not_rule_each_other_out(average):
+    g = torch.Generator().manual_seed(0)
+    spread, tight = torch.randn(200, 3, generator=g), 10 + 0.1 * torch.randn(200, 3, generator=g)
+    x = torch.cat([spread, tight])[torch.randperm(400, generator=g)]
+    row, radius = smallest_median(points(x), average=average)
+    expected = brute_force(x.double(), average)
+    assert row == expected[0]
+    assert radius == pytest.approx(expected[1], rel=1e-4)
+
+
 def test_ties_go_to_the_smallest_row():
     x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0)).repeat(2, 1)  # every sample twice
     row, _ = smallest_median(points(x))
