@@ -42,7 +42,7 @@ FACTOR_OF = {
     "Big_Nose": "nose_size", "Eyeglasses": "eyeglasses", "No_Beard": "clean_shaven",
 }  # fmt: skip
 MIN_SIZE, MAX_SIZE = 32, 128
-VERSION = 1  # counts up whenever the faces or their labels change: caches made from older ones are dropped
+VERSION = 2  # counts up whenever the faces or their labels change: caches made from older ones are dropped
 
 
 def factor_of(attribute: str) -> str | None:
@@ -78,23 +78,21 @@ def draw_faces(n: int, *, seed: int, split: str) -> tuple[np.ndarray, np.ndarray
     """
     law = celeba_label_law()
     labels, margins = law.draw(n, seed=seed, stream=f"synthfaces/{split}")
-    factors, nuisances = np.empty((n, len(FACTORS)), np.float32), np.empty((n, len(NUISANCES)), np.float32)
-    free = {}
-    for b in range(-(-n // BLOCK)):
-        rng = numpy_stream(seed, f"synthfaces/{split}", b)
-        rows = slice(b * BLOCK, min((b + 1) * BLOCK, n))
-        normal = rng.standard_normal((BLOCK, 3)), rng.uniform(-1, 1, (BLOCK, len(NUISANCES)))
-        free[b] = normal[0][: rows.stop - rows.start]
-        nuisances[rows] = normal[1][: rows.stop - rows.start]
-    for attribute, factor in FACTOR_OF.items():
-        factors[:, FACTORS.index(factor)] = margins[:, law.names.index(attribute)]
-    normals = np.concatenate(list(free.values()))
+    streams = [numpy_stream(seed, f"synthfaces/{split}", b) for b in range(-(-n // BLOCK))]
+    free = np.concatenate([rng.standard_normal((BLOCK, 3)) for rng in streams])[:n]
+    nuisances = np.concatenate([rng.uniform(-1, 1, (BLOCK, len(NUISANCES))) for rng in streams])[:n]
+
+    columns = {factor: margins[:, law.names.index(attribute)] for attribute, factor in FACTOR_OF.items()}
     # women's hair is longer on average, no more than that
-    male = margins[:, law.names.index("Male")]
-    factors[:, FACTORS.index("hair_length")] = 0.5 - 0.9 * male + 0.5 * normals[:, 0]
-    factors[:, FACTORS.index("face_width")] = normals[:, 1]
-    factors[:, FACTORS.index("eye_size")] = normals[:, 2]
-    return labels, factors, nuisances
+    columns["hair_length"] = 0.5 - 0.9 * columns["masculinity"] + 0.5 * free[:, 0]
+    columns["face_width"], columns["eye_size"] = free[:, 1], free[:, 2]
+    # dark skin goes with dark eyes and no red hair (drawn so; a counterfactual skin leaves them alone)
+    fair = np.clip((columns["paleness"] + 3.2) / 1.2, 0.1, 1)
+    for name in ("eye_colour", "hair_tone"):
+        column = NUISANCES.index(name)
+        nuisances[:, column] = (nuisances[:, column] + 1) * fair - 1
+    factors = np.stack([columns[name] for name in FACTORS], axis=1)
+    return labels, factors.astype(np.float32), nuisances.astype(np.float32)
 
 
 def render_faces(
@@ -139,7 +137,7 @@ def load_synthfaces(
     seed : int
         Seed of all streams.
     device : str
-        Where to draw; the result is on the CPU.
+        Where to draw; the result is on the CPU. Another device may round a few bytes differently.
 
     Returns
     -------
