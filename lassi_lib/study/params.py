@@ -54,7 +54,7 @@ class GlowParams:
     checkpoint: str = ""
     affine: bool = False
     batch_size: int = 64
-    learning_rate: float = 1.0e-3
+    learning_rate: float = 1.5e-3
     warmup_steps: int = 100
     clip_norm: float = 20.0
     flip: bool = True

@@ -116,6 +116,7 @@ class Study:
             glow, info = load_glow(_checkpoint(p.checkpoint), config)
             return glow.to(self.device), info
         stage = self._glow_stage()
+        partial = self.cache.root / "glow" / f"{stage.key}.partial.safetensors"
 
         def compute(folder: Path) -> dict:
             names = (
@@ -128,7 +129,6 @@ class Study:
                 "threads",
             )
             training = GlowTraining(**{k: getattr(p, k) for k in names}, bits=self.pipeline.data.bits)
-            partial = self.cache.root / "glow" / f"{stage.key}.partial.safetensors"
             glow, history = train_glow(
                 self.dataset("train").images,
                 config,
@@ -141,6 +141,7 @@ class Study:
             return {"device": _device_name(self.device), "history": history}
 
         folder = self.cache.fetch(stage, compute)
+        partial.unlink(missing_ok=True)  # the state to resume from is of no more use
         glow, info = load_glow(folder / "glow.safetensors", config)
         return glow.to(self.device), info
 

@@ -1,0 +1,115 @@
+"""What each stage depends on, and the small tables around a study."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lassi_lib.errors import StudyError
+from lassi_lib.study.experiment import Experiment
+from lassi_lib.study.faces import label_table, traversals, vector_table
+from lassi_lib.study.params import load_pipeline
+from lassi_lib.study.provenance import provenance
+from lassi_lib.study.results import results_folder, save_rows, save_verdict
+from lassi_lib.study.study import Study
+
+
+def experiment(method="LASSI", sensitive=("Young",), task="Smiling", seed=0):
+    return Experiment("synthfaces", task, sensitive, "mean_difference", method, seed)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The smoke pipeline with fewer faces, its latents in a cache of its own."""
+    pipeline = load_pipeline("smoke")
+    data = replace(pipeline.data, n_train=300, n_valid=60, n_test=20)
+    return Study(
+        replace(pipeline, data=data), device="cpu", cache=tmp_path_factory.mktemp("cache"), workers=2
+    )
+
+
+def test_one_naive_encoder_serves_all_sensitive_attributes_of_a_task_and_seed(study):
+    def key(**kind):
+        return study._encoder_stage(experiment(**kind)).key
+
+    assert key(method="Naive") == key(method="Naive", sensitive=("Pale_Skin", "Young"))
+    assert key(method="LASSI") != key(method="LASSI", sensitive=("Pale_Skin",))
+    assert key(method="DataAug") != key(method="DataAug", sensitive=("Pale_Skin",))
+    assert len({key(method=m) for m in ("Naive", "DataAug", "LASSI")}) == 3
+    assert key(method="Naive") != key(method="Naive", seed=1)
+    assert key(method="Naive") != key(method="Naive", task="Wearing_Earrings")
+
+
+def test_certificates_depend_on_the_vectors_and_sample_sizes(study, tmp_path):
+    e = experiment(method="Naive")
+    other = replace(study.pipeline, certification=replace(study.pipeline.certification, n_votes=20_000))
+    assert study._certificates_stage(e) != study._certificates_stage(experiment("Naive", ("Pale_Skin",)))
+    assert study._classifier_stage(e) == study._classifier_stage(experiment("Naive", ("Pale_Skin",)))
+    changed = Study(other, device="cpu", cache=tmp_path)
+    assert changed._classifier_stage(e) == study._classifier_stage(e)
+    assert changed._certificates_stage(e) != study._certificates_stage(e)
+
+
+def test_the_bound_on_bits_per_dim_is_no_part_of_a_trained_flow(study, tmp_path):
+    keys = []
+    for bound in (1.0, 2.0):
+        glow = replace(study.pipeline.glow, checkpoint="", bits_per_dim_at_most=bound)
+        keys.append(Study(replace(study.pipeline, glow=glow), cache=tmp_path)._glow_stage().key)
+    assert keys[0] == keys[1]
+
+
+def test_labels_follow_the_data_set(study):
+    test = study.dataset("test")
+    assert np.array_equal(study.labels("test", "Smiling"), test.label("Smiling"))
+    table = label_table(study, ["Smiling", "Young"])
+    assert table["test %"][0] == pytest.approx(100 * test.label("Smiling").mean())
+    assert table["train positives"][1] == study.dataset("train").label("Young").sum()
+    with pytest.raises(StudyError, match="did you mean 'Young'"):
+        study.labels("test", "Yuong")
+
+
+def test_run_refuses_an_unknown_attribute_before_it_computes(study):
+    with pytest.raises(StudyError, match="did you mean 'Smiling'"):
+        study.run([experiment(task="Smilling")])
+
+
+def test_a_traversal_passes_through_the_face_and_follows_its_vector(study):
+    strips, outside = traversals(study, ["Young"], index=0, t=np.array([-1.0, 0.0, 1.0]))
+    assert strips["Young"].shape == (3, 3, 48, 48)
+    shown = strips["Young"][1].int()
+    assert (shown - study.dataset("test").images[0].int()).abs().max() <= 8  # 5-bit bins
+    assert 0 <= outside["outside range %"][0] <= 100
+    assert (strips["Young"][0] != strips["Young"][2]).any()
+
+
+def test_vector_table_states_norms_and_cosines(study):
+    table = vector_table(study, ["Young", "Smiling"])
+    assert table["norm"][0] == pytest.approx(float(study.vector("Young").double().norm()))
+    assert table["cos Young"][0] == pytest.approx(1)
+    assert table["cos Young"][1] == pytest.approx(table["cos Smiling"][0])
+
+
+def test_provenance_states_what_was_used(study):
+    table = provenance(study).set_index("")["this run"]
+    assert table["images (train / valid / test)"] == "300 / 60 / 20"
+    assert table["certified test points"] == "all 20"
+    assert table["bits/dim on test images"] == f"{study.facts()['bits_per_dim']:.2f}"
+
+
+def test_results_folder_prefers_the_parameter_then_the_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("LASSI_OUTPUT", str(tmp_path / "b"))
+    assert results_folder("demo", str(tmp_path / "a")) == tmp_path / "a"
+    assert results_folder("demo") == tmp_path / "b"
+    assert (tmp_path / "b").is_dir()
+
+
+def test_equal_rows_give_equal_bytes_and_can_be_read_back(tmp_path):
+    rows = pd.DataFrame(
+        {"index": [0, 1], "d_cs": [1.25, float("nan")], "status": ["CERTIFIED", "ABSTAINED_CENTER"]}
+    )
+    one, two = (save_rows(rows, tmp_path / n, "rows").read_bytes() for n in "ab")
+    assert one == two
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "a/certificates/rows.csv.gz"), rows)
+    assert save_verdict(tmp_path, "x", "supported", "Yes.")["outcome"] == "supported"
+    assert not list(tmp_path.rglob("*.tmp"))
