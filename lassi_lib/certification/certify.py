@@ -8,9 +8,14 @@ individually fair at z if d_cs < d_rs, with confidence 1 - alpha_cs - alpha_rs.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import pickle
+import tempfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise, repeat
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +23,7 @@ import pandas as pd
 import torch
 
 from lassi_lib.certification import line, patch, smoothing
+from lassi_lib.certification import workers as processes
 from lassi_lib.certification.center import center_smoothing
 from lassi_lib.certification.network import Restriction
 from lassi_lib.certification.spec import CertificationSpec, d_rs_ceiling, required_n_center
@@ -32,6 +38,7 @@ __all__ = ["STATUSES", "CertificationSpec", "certify", "d_rs_ceiling", "required
 STATUSES = ("CERTIFIED", "NOT_CERTIFIED", "ABSTAINED_CENTER", "ABSTAINED_CLASSIFIER")
 TOLERANCE = 1e-5  # relative: d_cs within this of d_rs is a tie, and ties are not certified
 _BLOCK, _HELD = 32, 1024  # latents per first-layer product; first layers held at a time
+_CHUNK = 8  # points sent to a process at a time
 
 
 @torch.no_grad()
@@ -66,7 +73,7 @@ def certify(
     labels, indices : sequence of int
         [N] true classes, and the points' numbers in their data set, which name their streams.
     workers : int
-        Threads over points; each uses one core.
+        Processes over points; each uses one core. They are kept for later calls.
     label : str
         Caption of the progress bar.
 
@@ -91,49 +98,88 @@ def certify(
         raise ValueError(f"epsilon is {similarity.epsilon} in the set and {spec.epsilon} in the spec")
     encoder = Restriction(representation, similarity.vectors)
     weight, bias = (p.detach().cpu().double().numpy() for p in (classifier.weight, classifier.bias))
-
-    def one(job: tuple[int, torch.Tensor]) -> dict[str, Any]:
-        index, u0 = job
-        return {"index": index, **_certify_point(encoder, u0, weight, bias, similarity, spec, seed, index)}
-
-    rows = []
+    shared = _Shared(encoder.without_first(), weight, bias, spec, seed)
+    numbers, rows = np.asarray(indices).tolist(), []
     with (
         threads(1),
-        ThreadPoolExecutor(workers) as pool,
+        tempfile.TemporaryDirectory(prefix="lassi-") as folder,
         progress(total=len(z), label=label, unit="point") as bar,
     ):
+        path = Path(folder) / "shared.pickle"
+        if workers > 1:
+            path.write_bytes(pickle.dumps(shared))  # read back by our own processes alone
         for start in range(0, len(z), _HELD):
             held = z[start : start + _HELD]
-            u0 = torch.cat(list(pool.map(encoder.first, held.split(_BLOCK))))
-            if not u0.isfinite().all():
+            with ThreadPoolExecutor(workers) as pool:
+                u0 = torch.cat(list(pool.map(encoder.first, held.split(_BLOCK)))).numpy()
+            if not np.isfinite(u0).all():
                 raise StudyError(
                     f"certify {label}: a latent of the test points is not finite: encode them again"
                 )
-            for row in pool.map(one, zip(map(int, indices[start : start + _HELD]), u0, strict=True)):
-                rows.append(row)
-                bar.update()
+            jobs = [
+                (u0[i : i + _CHUNK], numbers[start + i : start + i + _CHUNK])
+                for i in range(0, len(u0), _CHUNK)
+            ]
+            for found in _mapped(shared, path, jobs, workers):
+                rows += found
+                bar.update(len(found))
     table = pd.DataFrame(rows)
     table.insert(1, "label", np.asarray(labels, dtype=np.int64))
     return table
 
 
-def _certify_point(
-    encoder: Restriction,
-    u0: torch.Tensor,
-    weight: np.ndarray,
-    bias: np.ndarray,
-    similarity: SimilaritySet,
-    spec: CertificationSpec,
-    seed: int,
-    index: int,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Shared:
+    """What all points have in common: small enough to be sent to other processes."""
+
+    encoder: Restriction
+    weight: np.ndarray
+    bias: np.ndarray
+    spec: CertificationSpec
+    seed: int
+
+
+def _mapped(shared: _Shared, path: Path, jobs: list[tuple], workers: int) -> Iterator[list[dict]]:
+    """Yield the rows of every job, in order, from this process or from a pool of processes."""
+    if workers == 1:
+        yield from (_certify_points(shared, *job) for job in jobs)
+        return
+    try:
+        yield from processes.pool(workers).map(_certify_elsewhere, repeat(str(path)), jobs)
+    except BaseException:  # Ctrl-C above all: leave no process at work
+        processes.close(workers)
+        raise
+
+
+def _certify_elsewhere(path: str, job: tuple) -> list[dict[str, Any]]:
+    return _certify_points(_read_shared(path), *job)
+
+
+@lru_cache(maxsize=1)
+def _read_shared(path: str) -> _Shared:
+    return pickle.loads(Path(path).read_bytes())
+
+
+@torch.no_grad()
+def _certify_points(shared: _Shared, u0: np.ndarray, indices: list[int]) -> list[dict[str, Any]]:
+    """Certify a few points, given the first layer's outputs `u0` [m, h_1] at their latents."""
+    points = zip(indices, torch.from_numpy(u0), strict=True)
+    return [{"index": index, **_certify_point(shared, first, index)} for index, first in points]
+
+
+def _certify_point(shared: _Shared, u0: torch.Tensor, index: int) -> dict[str, Any]:
     """Certify one point, given the first layer's output `u0` [h_1] at its latent."""
+    encoder, spec = shared.encoder, shared.spec
+
+    def stream(stage: str) -> np.random.Generator:
+        return numpy_stream(shared.seed, stage, index)
+
     draws = (("candidates", spec.n_center), ("mass", spec.n_center), ("radius", spec.n_radius))
     t = [
-        torch.from_numpy(similarity.gaussian(n, spec.sigma_cs, numpy_stream(seed, f"center/{name}", index)))
+        torch.from_numpy(spec.sigma_cs * stream(f"center/{name}").standard_normal((n, len(encoder.U))))
         for name, n in draws
     ]
-    if similarity.n == 1:
+    if len(encoder.U) == 1:
         candidates, mass, radius = (x.squeeze(1) for x in t)
         both = torch.cat([candidates, mass, radius])
         curve = line.trace(encoder, u0, min(float(both.min()), -1e-9), max(float(both.max()), 1e-9))
@@ -141,7 +187,7 @@ def _certify_point(
         clouds = [curve.at(x) for x in (candidates.sort().values, mass, radius)]
     else:
         origin, surface = patch.pieces(encoder, u0, torch.cat(t))
-        pieces = sum(p.features.shape[1] - similarity.n for p in surface) / len(surface)
+        pieces = sum(p.features.shape[1] - len(encoder.U) for p in surface) / len(surface)
         ends = np.cumsum([0, spec.n_center, spec.n_center, spec.n_radius]).tolist()
         clouds = [patch.Points(surface, *span) for span in pairwise(ends)]
     cs = center_smoothing(*clouds, spec)
@@ -158,8 +204,10 @@ def _certify_point(
     }
     if cs.d_cs is None:
         return row
-    streams = (numpy_stream(seed, f"votes/{name}", index) for name in ("guess", "count"))
-    rs = smoothing.smooth_classifier(weight @ (origin + cs.center).numpy() + bias, weight, spec, *streams)
+    logits = shared.weight @ (origin + cs.center).numpy() + shared.bias
+    rs = smoothing.smooth_classifier(
+        logits, shared.weight, spec, stream("votes/guess"), stream("votes/count")
+    )
     row |= {"d_cs": cs.d_cs, "p_A": rs.p_A, "status": "ABSTAINED_CLASSIFIER"}
     if rs.d_rs is not None:
         fair = cs.d_cs < rs.d_rs * (1 - TOLERANCE)

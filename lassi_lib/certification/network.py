@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import torch
@@ -34,6 +35,12 @@ class Restriction:
         self.U = vectors.detach().cpu().double() @ self._weight.T
         self.tail = [(w.T.contiguous(), b) for w, b in layers[1:]]
         self.tail32 = [w.float() for w, _ in self.tail]
+
+    def without_first(self) -> Restriction:
+        """Return a copy that cannot do `first` and is a tenth of the size: what other processes need."""
+        small = copy(self)
+        del small._weight, small._bias
+        return small
 
     def first(self, z: torch.Tensor, rows: int = 32) -> torch.Tensor:
         """Return u0 of at most `rows` latents: [N, d] -> float64 [N, h_1].

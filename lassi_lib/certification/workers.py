@@ -1,0 +1,37 @@
+"""Processes over test points: threads would wait for each other between a point's many small steps."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
+
+import torch
+
+_PRELOADED = "lassi_lib.certification.certify"
+
+
+@lru_cache(maxsize=1)
+def pool(workers: int) -> ProcessPoolExecutor:
+    """Return the pool of `workers` processes, started at first use and kept for later calls.
+
+    Started through a fork server (or spawned where there is none): a plain fork of a process that
+    has used OpenMP may hang.
+    """
+    kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(kind)
+    if kind == "forkserver":
+        context.set_forkserver_preload([_PRELOADED])  # torch is imported once, not once a worker
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
+
+
+def close(workers: int) -> None:
+    """Stop the pool's processes without finishing what is queued."""
+    pool(workers).shutdown(wait=False, cancel_futures=True)
+    pool.cache_clear()
+
+
+def _start() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pool
+    torch.set_num_threads(1)
