@@ -86,3 +86,16 @@ def test_importing_the_library_and_listing_load_neither_torch_nor_pandas():
 def test_start_up_is_fast(command, limit):
     # wall time beyond a bare interpreter's, best of three: a start-up promise, not a benchmark
     assert best_of(command) - best_of(["-c", "pass"]) < limit
+
+
+def test_tables_in_the_readme_are_those_of_the_results():
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"<!-- table: (\S+) -->\n(.*?)<!-- end -->", text, re.S)
+    assert blocks
+    for path, block in blocks:
+        assert block.strip() == (ROOT / path).read_text().strip(), path
+
+
+def test_the_readme_and_ci_run_the_same_test_command():
+    assert "make test" in (ROOT / "README.md").read_text()
+    assert (ROOT / ".ci" / "run").read_text().strip().endswith("make test")
