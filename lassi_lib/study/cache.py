@@ -45,6 +45,7 @@ class StageCache:
     def __init__(self, root: str | Path | None = None) -> None:
         self.root = Path(root or os.environ.get("LASSI_CACHE") or ROOT / ".cache")
         self._verified: set[Path] = set()
+        self._nested = [0.0]  # seconds spent in stages that a stage asked for while being computed
 
     def folder(self, stage: Stage) -> Path:
         """Return where a stage is (or would be) kept."""
@@ -83,14 +84,16 @@ class StageCache:
         draft = folder.parent / f"{stage.key}.{uuid.uuid4().hex[:8]}.tmp"
         draft.mkdir(parents=True)
         started = time.perf_counter()
+        self._nested.append(0.0)
         try:
             facts = compute(draft) or {}
+            seconds = time.perf_counter() - started - self._nested[-1]
             record = {
                 "stage": stage.name,
                 "version": stage.version,
                 "params": stage.params,
                 "parents": stage.parents,
-                "seconds": round(time.perf_counter() - started, 3),
+                "seconds": round(seconds, 3),
                 "facts": facts,
                 "checksums": {p.name: checksum(p) for p in sorted(draft.iterdir())},
             }
@@ -101,6 +104,8 @@ class StageCache:
                 if not folder.exists():
                     raise
         finally:
+            self._nested.pop()
+            self._nested[-1] += time.perf_counter() - started
             shutil.rmtree(draft, ignore_errors=True)
         self._verified.add(folder)
         return folder

@@ -18,6 +18,7 @@ PAPERS = {
     "Glow": "K = 32, L = 4, width 512",
     "bits/dim on test images": "not published",
     "encoder": "2048-1024-512, 5 epochs",
+    "encoder batch, steps": "500, 1,630",  # 5 ceil(162,770 / 500)
     "certified test points": "every 64th image, 312",
     "epsilon, sigma_cs": "1, 0.65",
     "seeds": "ECCV: 5, Merk et al.: 2",
@@ -28,6 +29,7 @@ def provenance(study: Study, experiments: Iterable[Experiment] = ()) -> pd.DataF
     """Return a table (what, papers, this run) of data, models, sample sizes, device and minutes."""
     experiments = list(experiments)
     f, p = study.facts(), study.pipeline
+    per_epoch = -(-f["images"]["train"] // p.encoder.batch_size)
     kinds = {"synthfaces": "rendered synthetic faces", "celeba": "CelebA, photographs"}
     here = {
         "faces": kinds.get(f["dataset"], f["dataset"]),
@@ -38,6 +40,7 @@ def provenance(study: Study, experiments: Iterable[Experiment] = ()) -> pd.DataF
         "bits/dim on test images": f"{f['bits_per_dim']:.2f}",
         "encoder": "-".join(str(h) for h in [*p.encoder.hidden, p.encoder.output])
         + f", {p.encoder.epochs} epochs",
+        "encoder batch, steps": f"{p.encoder.batch_size}, {p.encoder.epochs * per_epoch:,}",
         "certified test points": f"all {f['images']['test']:,}",
         "epsilon, sigma_cs": f"{p.certification.epsilon:g}, {p.certification.sigma_cs:g}",
         "seeds": ", ".join(str(s) for s in sorted({e.seed for e in experiments})) or "-",

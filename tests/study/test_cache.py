@@ -1,6 +1,7 @@
 """The stage cache computes once, notices damage, and never mixes parameters."""
 
 import json
+import time
 
 import pytest
 
@@ -87,3 +88,14 @@ def test_two_processes_may_finish_the_same_stage(tmp_path):
     folder = StageCache(tmp_path).fetch(stage, slow)
     assert (folder / "value.txt").read_text() == "forty-two"
     assert [p.name for p in (tmp_path / "thing").iterdir()] == [stage.key]
+
+
+def test_seconds_do_not_count_the_stages_asked_for_on_the_way(tmp_path):
+    cache, inner, outer = StageCache(tmp_path), Stage("inner", 1, {}), Stage("outer", 1, {})
+
+    def slow(folder):
+        time.sleep(0.3)
+
+    cache.fetch(outer, lambda folder: cache.fetch(inner, slow) and None)
+    assert cache.record(inner)["seconds"] >= 0.3
+    assert cache.record(outer)["seconds"] < 0.2
