@@ -35,6 +35,7 @@ pre,code{font:.85rem/1.5 ui-monospace,Menlo,Consolas,monospace}:not(pre)>code{ba
 pre{margin:.5rem 0;overflow-x:auto}.highlight{background:var(--box);border-radius:6px}
 .highlight pre{padding:.6rem}details{margin:.8rem 0}summary{cursor:pointer;color:var(--soft);font-size:.8rem}
 .table{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;font-size:.875rem}
+td.short{white-space:nowrap}
 th,td{padding:.3rem .7rem;border-bottom:1px solid var(--line);overflow-wrap:normal;text-align:left}
 blockquote{margin:1rem 0;padding:.1rem 1rem;border-left:4px solid var(--line);color:var(--soft)}
 .output_stderr,.output_error{border-left:4px solid var(--line);padding-left:.8rem}
@@ -241,6 +242,9 @@ def _make_accessible(soup: Any, title: str) -> None:
     for table in soup.find_all("table"):
         for header in table.find_all("th"):
             header["scope"] = "col" if header.find_parent("thead") else "row"
+        for cell in table.find_all("td"):  # numbers with their intervals stay on one line
+            if len(cell.get_text()) <= 24:
+                cell["class"] = "short"
         region = {"class": "table", "tabindex": "0", "role": "region", "aria-label": "Table"}
         table.wrap(soup.new_tag("div", attrs=region))
 

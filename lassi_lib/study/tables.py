@@ -29,6 +29,8 @@ HEADINGS = {
     "eccv_quoted": "ECCV 2022 as quoted",
     "predicted_majority": "most predicted class",
 }
+# columns that are no percentages: one decimal would say too little
+FORMATS = {"bits/dim": ".2f", "norm / spread": ".2f", "largest reconstruction error": ".1e"}
 
 
 def _cell(value: object, column: str = "") -> str:
@@ -38,6 +40,8 @@ def _cell(value: object, column: str = "") -> str:
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, float):
+        if column in FORMATS or column.startswith("cos "):
+            return format(value, FORMATS.get(column, ".2f"))
         if column.startswith("p_"):
             return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
         return f"{round(value, 1) + 0.0:.1f}"  # + 0.0 turns -0.0 into 0.0
@@ -63,7 +67,7 @@ def present(table: pd.DataFrame) -> pd.DataFrame:
             bounds = zip(*([_cell(v) for v in table[name]] for name in ends[column]), strict=True)
             cells = [f"{c} [{a}, {b}]" if c else "" for c, (a, b) in zip(cells, bounds, strict=True)]
         text[HEADINGS.get(column, column.replace("_", " "))] = cells
-    return pd.DataFrame(text, dtype=object)
+    return pd.DataFrame(text, index=[""] * len(table), dtype=object)  # row numbers would say nothing
 
 
 def _markdown(text: pd.DataFrame) -> str:
