@@ -106,7 +106,9 @@ def test_a_folder_that_cannot_be_made_is_one_line(summary, tmp_path):
 
 
 def test_small_numbers_keep_their_digits_and_rows_have_no_numbers():
-    table = pd.DataFrame({"bits/dim": [1.8042], "largest reconstruction error": [1.1e-6], "cos Young": [-0.234]})
+    table = pd.DataFrame(
+        {"bits/dim": [1.8042], "largest reconstruction error": [1.1e-6], "cos Young": [-0.234]}
+    )
     shown = present(table)
     assert shown.iloc[0].tolist() == ["1.80", "1.1e-06", "-0.23"]
     assert list(shown.index) == [""]
