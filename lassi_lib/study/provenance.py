@@ -30,7 +30,10 @@ def provenance(study: Study, experiments: Iterable[Experiment] = ()) -> pd.DataF
     experiments = list(experiments)
     f, p = study.facts(), study.pipeline
     per_epoch = -(-f["images"]["train"] // p.encoder.batch_size)
-    kinds = {"synthfaces": "rendered synthetic faces", "celeba": "CelebA, photographs"}
+    kinds = {
+        "synthfaces": "rendered synthetic faces",
+        "celeba": "CelebA, photographs (Liu et al., ICCV 2015; non-commercial research only)",
+    }
     here = {
         "faces": kinds.get(f["dataset"], f["dataset"]),
         "images (train / valid / test)": " / ".join(f"{n:,}" for n in f["images"].values()),
