@@ -88,6 +88,7 @@ def run_profile(args: argparse.Namespace) -> int:
     pipeline = load_pipeline(args.profile)
     names = _chosen(notebooks_of(args.profile), args.only)
     params = {name: load_notebook_params(args.profile, name) for name in names}
+    _check_rules(args.profile, params)
     output = Path(args.output).resolve() if args.output else ROOT / "results" / args.profile
     _check_output(output)
     _announce(args, pipeline, names)
@@ -144,6 +145,19 @@ def _chosen(names: list[str], only: str) -> list[str]:
     if not hits:
         raise StudyError(f"--only {only}: no such notebook in this profile{nearest(only, names)}")
     return hits
+
+
+def _check_rules(profile: str, params: dict[str, dict]) -> None:
+    """Build every verdict rule that stands in the params: an impossible one is found before the run."""
+    from lassi_lib.study.verdicts import VerdictRule
+
+    names = ("min_fairness_gain", "max_accuracy_loss", "confidence")
+    for notebook, given in params.items():
+        if set(names) <= given.keys():
+            try:
+                VerdictRule(*(given[n] for n in names))
+            except StudyError as error:
+                raise StudyError(f"params/{profile}/{notebook}.yaml: {error}") from None
 
 
 def _check_output(output: Path) -> None:

@@ -205,8 +205,8 @@ def test_an_interrupted_study_leaves_no_kernel_and_the_old_result(tmp_path, blow
         time.sleep(0.05)
     kernel = int((tmp_path / "pid").read_text())
     study.send_signal(blow)
-    assert study.wait(5) != 0
-    assert gone(kernel, 5)
+    assert study.wait(20) != 0  # under a second when the machine is idle
+    assert gone(kernel, 20)
     assert (tmp_path / "01.ipynb").read_text() == "an older success"
 
 
