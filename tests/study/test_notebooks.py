@@ -192,6 +192,7 @@ def test_an_interrupted_study_leaves_no_kernel_and_the_old_result(tmp_path, blow
     write(tmp_path / "source.ipynb", SLEEP)
     (tmp_path / "01.ipynb").write_text("an older success")
     command = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background shell ignores it
         "from lassi_lib.study.notebooks import execute\n"
         "execute('source.ipynb', '01.ipynb', {}, timeout=60, log_path='log', cwd='.')"
     )
