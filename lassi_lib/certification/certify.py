@@ -98,7 +98,7 @@ def certify(
         raise ValueError(f"epsilon is {similarity.epsilon} in the set and {spec.epsilon} in the spec")
     encoder = Restriction(representation, similarity.vectors)
     weight, bias = (p.detach().cpu().double().numpy() for p in (classifier.weight, classifier.bias))
-    shared = _Shared(encoder.without_first(), weight, bias, spec, seed)
+    shared = _Shared(encoder.without_first(), similarity, weight, bias, spec, seed)
     numbers, rows = np.asarray(indices).tolist(), []
     with (
         threads(1),
@@ -133,6 +133,7 @@ class _Shared:
     """What all points have in common: small enough to be sent to other processes."""
 
     encoder: Restriction
+    similarity: SimilaritySet
     weight: np.ndarray
     bias: np.ndarray
     spec: CertificationSpec
@@ -176,7 +177,7 @@ def _certify_point(shared: _Shared, u0: torch.Tensor, index: int) -> dict[str, A
 
     draws = (("candidates", spec.n_center), ("mass", spec.n_center), ("radius", spec.n_radius))
     t = [
-        torch.from_numpy(spec.sigma_cs * stream(f"center/{name}").standard_normal((n, len(encoder.U))))
+        torch.from_numpy(shared.similarity.gaussian(n, spec.sigma_cs, stream(f"center/{name}")))
         for name, n in draws
     ]
     if len(encoder.U) == 1:

@@ -95,7 +95,7 @@ def vector_table(study: Study, attributes: Iterable[str]) -> pd.DataFrame:
 
 
 def flow_table(study: Study) -> pd.DataFrame:
-    """Return the flow's fit per split: images, bits/dim, largest reconstruction error, the bound."""
+    """Return the flow's fit per split: images, bits/dim, largest reconstruction error."""
     rows = []
     for split in ("train", "valid", "test"):
         f = study.latent_facts(split)
