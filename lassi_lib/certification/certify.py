@@ -84,7 +84,7 @@ def certify(
         of `STATUSES`), ``d_cs`` (NaN if the center abstained), ``d_rs`` (NaN if either abstained),
         ``p_A``, ``center_radius`` (rho), ``mass_fraction`` (of fresh samples within rho),
         ``smoothing_error`` (||r_cs - R(z)||) and ``n_pieces`` (linear pieces of R on the sampled
-        line; for more attributes the mean number of kinked units per cell).
+        line; for more attributes the mean number of features that describe a cell, see `patch.pieces`).
 
     Raises
     ------
@@ -188,7 +188,7 @@ def _certify_point(shared: _Shared, u0: torch.Tensor, index: int) -> dict[str, A
         clouds = [curve.at(x) for x in (candidates.sort().values, mass, radius)]
     else:
         origin, surface = patch.pieces(encoder, u0, torch.cat(t))
-        pieces = sum(p.features.shape[1] - len(encoder.U) for p in surface) / len(surface)
+        pieces = sum(p.features.shape[1] for p in surface) / len(surface)
         ends = np.cumsum([0, spec.n_center, spec.n_center, spec.n_radius]).tolist()
         clouds = [patch.Points(surface, *span) for span in pairwise(ends)]
     cs = center_smoothing(*clouds, spec)

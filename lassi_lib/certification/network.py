@@ -35,6 +35,7 @@ class Restriction:
         self.U = vectors.detach().cpu().double() @ self._weight.T
         self.tail = [(w.T.contiguous(), b) for w, b in layers[1:]]
         self.tail32 = [w.float() for w, _ in self.tail]
+        self.size32 = [w.abs() for w in self.tail32]
 
     def without_first(self) -> Restriction:
         """Return a copy that cannot do `first` and is a tenth of the size: what other processes need."""

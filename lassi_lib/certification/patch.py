@@ -12,11 +12,11 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from lassi_lib.certification.bounds import Cells, Enclosure
 from lassi_lib.certification.network import Restriction
 
 _CELL = 1000  # samples per cell at most: a trade between the cost of a cell and of its samples
 _SKETCH = 64  # samples that span the center search's first look
-_ROUNDING = 1 + 1e-5  # bounds are float32 sums
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,11 @@ def cells(t: torch.Tensor, size: int = _CELL) -> list[torch.Tensor]:
     return done
 
 
+def _folding_pays(samples: int, features: int, units: int, width: int) -> bool:
+    """Say whether `units` that are on cost less as one affine map of features than one by one."""
+    return features * units * width + samples * features * width < samples * units * (features + width)
+
+
 def pieces(
     encoder: Restriction, u0: torch.Tensor, t: torch.Tensor, size: int = _CELL
 ) -> tuple[torch.Tensor, list[Piece]]:
@@ -130,9 +135,9 @@ def pieces(
 
     Around a cell's middle c, write h_l(t) = h_l(c) + dh_l. The inputs of every layer are an affine
     function of features (first dt = t - c, then the deviations dh of earlier layers' kinked units).
-    A unit whose input at c outweighs the bound of its deviation is on (its deviation passes) or off
-    (it vanishes); the others are kinked and become features. Deviations are float32, the values at
-    the middles float64, so errors are relative to the spread of a cell.
+    A unit whose input cannot change sign in the cell (`bounds.Enclosure`) is on (its deviation passes)
+    or off (it vanishes); the others are kinked and become features. Deviations are float32, the
+    values at the middles float64, so errors are relative to the spread of a cell.
 
     Parameters
     ----------
@@ -161,28 +166,41 @@ def pieces(
     base = (inputs[-1][1:] - origin).float()
     inputs = [here[1:].float() for here in inputs[:-1]]
     dt = [(t[part] - middle).float() for part, middle in zip(parts, middles, strict=True)]
-    radius = torch.stack([f.norm(dim=1).max() for f in dt])
-    U, n = encoder.U.float(), t.shape[1]
+    half = torch.stack([f.abs().amax(0) for f in dt])
+    area = Cells(middles.float(), half, torch.stack([f.norm(dim=1).max() for f in dt]))
+    U = encoder.U.float()
+    ranges = []
+    for layer, here in enumerate(inputs):
+        if layer == 0:
+            known = Enclosure(here, here * 0, U.expand(len(parts), -1, -1), here * 0)
+        else:
+            known = known.relu(area).layer(here, encoder.tail32[layer - 1], encoder.size32[layer - 1])
+        ranges.append(known.range(area))
     if encoder.tail:  # first layer: all cells in one product, since it reads all of W_2 for n rows each
-        on = inputs[0] >= radius[:, None] * U.norm(dim=0) * _ROUNDING
-        passed = ((U * on[:, None, :]).flatten(0, 1) @ encoder.tail32[0]).unflatten(0, (len(parts), n))
+        on = ranges[0][0] >= 0
+        passed = ((U * on[:, None, :]).flatten(0, 1) @ encoder.tail32[0]).unflatten(0, (len(parts), len(U)))
     surface = []
     for c, part in enumerate(parts):
-        features, affine, bound = dt[c], U, U[0, :0]  # affine: [features, units]
+        features, affine = dt[c], U  # affine: [features, units]
         for layer, weight in enumerate(encoder.tail32):
-            here = inputs[layer][c]
-            change = affine[:n].norm(dim=0) * radius[c] + bound @ affine[n:].abs()
-            change *= _ROUNDING
-            bend, on = (here.abs() < change).nonzero().squeeze(1), here >= change
+            here, (low, high) = inputs[layer][c], (x[c] for x in ranges[layer])
+            bend, on = ((low < 0) & (high > 0)).nonzero().squeeze(1), low >= 0
             p = features @ affine[:, bend] + here[bend]
-            if layer > 0:  # bounds through several layers are loose: look at the samples themselves
+            if layer > 0:  # enclosures of later layers are loose: look at the samples themselves
                 low, high = torch.minimum(p.amin(0), here[bend]), torch.maximum(p.amax(0), here[bend])
                 on[bend[low >= 0]] = True
                 mixed = (low < 0) & (high > 0)
                 bend, p = bend[mixed], p[:, mixed]
             deviation = p.clamp_(min=0) - here[bend].clamp(min=0)
-            straight = passed[c] if layer == 0 else affine[:, on] @ weight[on]
+            if layer == 0:
+                straight = passed[c]
+            elif _folding_pays(len(part), len(affine), int(on.sum()), weight.shape[1]):
+                straight = affine[:, on] @ weight[on]
+            else:  # the units that are on become features themselves, instead of what moves them
+                bend = torch.cat([bend, on.nonzero().squeeze(1)])
+                deviation = torch.cat([deviation, features @ affine[:, on]], dim=1)
+                features, straight = features[:, :0], weight[:0]
             affine = torch.cat([straight, weight[bend]])
-            features, bound = torch.cat([features, deviation], dim=1), torch.cat([bound, change[bend]])
+            features = torch.cat([features, deviation], dim=1)
         surface.append(Piece(part, features, affine, base[c]))
     return origin, surface
