@@ -1,0 +1,72 @@
+"""Mode ``monte_carlo``: Algorithm 1 of ECCV 2022 by sampling, faithful to the papers.
+
+R is smoothed at z by center smoothing, C at the result r_cs by randomized smoothing. All similar
+points are represented within d_cs of r_cs, and C keeps its class within d_rs: the prediction is
+individually fair at z if d_cs < d_rs, with confidence 1 - alpha_cs - alpha_rs.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from lassi_lib.certification import line, patch, smoothing
+from lassi_lib.certification.center import center_smoothing
+from lassi_lib.certification.problem import TOLERANCE, Problem
+from lassi_lib.streams import numpy_stream
+
+
+def certify_point(problem: Problem, u0: torch.Tensor, index: int) -> dict[str, Any]:
+    """Certify the point with number `index`, given the first layer's output `u0` [h_1] at its latent."""
+    encoder, spec = problem.encoder, problem.spec
+
+    def stream(stage: str) -> np.random.Generator:
+        return numpy_stream(problem.seed, stage, index)
+
+    draws = (("candidates", spec.n_center), ("mass", spec.n_center), ("radius", spec.n_radius))
+    t = [
+        torch.from_numpy(problem.similarity.gaussian(n, spec.sigma_cs, stream(f"center/{name}")))
+        for name, n in draws
+    ]
+    if len(encoder.U) == 1:
+        candidates, mass, radius = (x.squeeze(1) for x in t)
+        both = torch.cat([candidates, mass, radius])
+        curve = line.trace(encoder, u0, min(float(both.min()), -1e-9), max(float(both.max()), 1e-9))
+        origin, pieces = curve.origin, len(curve.t) - 1
+        clouds = [curve.at(x) for x in (candidates.sort().values, mass, radius)]
+    else:
+        origin, surface = patch.pieces(encoder, u0, torch.cat(t))
+        pieces = sum(p.features.shape[1] for p in surface) / len(surface)
+        ends = np.cumsum([0, spec.n_center, spec.n_center, spec.n_radius]).tolist()
+        clouds = [patch.Points(surface, *span) for span in pairwise(ends)]
+    cs = center_smoothing(*clouds, spec)
+    row = {
+        "prediction": -1,
+        "status": "ABSTAINED_CENTER",
+        "d_cs": math.nan,
+        "d_rs": math.nan,
+        "p_A": math.nan,
+        "center_radius": cs.radius,
+        "mass_fraction": cs.mass_fraction,
+        "smoothing_error": float(cs.center.norm()),
+        "n_pieces": pieces,
+    }
+    if cs.d_cs is None:
+        return row
+    logits = problem.weight @ (origin + cs.center).numpy() + problem.bias
+    rs = smoothing.smooth_classifier(
+        logits, problem.weight, spec, stream("votes/guess"), stream("votes/count")
+    )
+    row |= {"d_cs": cs.d_cs, "p_A": rs.p_A, "status": "ABSTAINED_CLASSIFIER"}
+    if rs.d_rs is not None:
+        fair = cs.d_cs < rs.d_rs * (1 - TOLERANCE)
+        row |= {
+            "prediction": rs.prediction,
+            "d_rs": rs.d_rs,
+            "status": "CERTIFIED" if fair else "NOT_CERTIFIED",
+        }
+    return row

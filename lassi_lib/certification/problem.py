@@ -1,0 +1,39 @@
+"""What all test points of one certification have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lassi_lib.certification.network import Restriction
+from lassi_lib.certification.spec import CertificationSpec
+from lassi_lib.similarity.sets import SimilaritySet
+
+TOLERANCE = 1e-5  # relative: two radii, or two logits, this close are a tie, and ties are not certified
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An encoder restricted to a similarity set, a linear classifier, and the certificate's settings.
+
+    Attributes
+    ----------
+    encoder : Restriction
+        R on z + span(A), without its first layer's weights: small enough to be sent to processes.
+    similarity : SimilaritySet
+        The attribute vectors A [n, d] and epsilon.
+    weight, bias : numpy.ndarray
+        float64 [K, k] and [K], the classifier C.
+    spec : CertificationSpec
+        Noise, sample sizes and failure probabilities.
+    seed : int
+        Names the random streams together with stage and point.
+    """
+
+    encoder: Restriction
+    similarity: SimilaritySet
+    weight: np.ndarray
+    bias: np.ndarray
+    spec: CertificationSpec
+    seed: int
