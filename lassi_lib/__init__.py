@@ -35,6 +35,7 @@ _WHERE = {
     # study
     "Study": "study.study",
     "Experiment": "study.experiment",
+    "Question": "study.experiment",
     "experiments_of": "study.experiment",
     "results_folder": "study.results",
     "save_rows": "study.results",

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from importlib import import_module
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lassi_lib.certification import monte_carlo
 from lassi_lib.certification import workers as processes
+from lassi_lib.certification.modes import MODES, STATUSES
 from lassi_lib.certification.network import Restriction
 from lassi_lib.certification.problem import Problem
 from lassi_lib.certification.spec import CertificationSpec, d_rs_ceiling, required_n_center
@@ -29,10 +30,8 @@ from lassi_lib.numerics import threads
 from lassi_lib.progress import progress
 from lassi_lib.similarity.sets import SimilaritySet
 
-__all__ = ["STATUSES", "CertificationSpec", "certify", "d_rs_ceiling", "required_n_center"]
+__all__ = ["MODES", "STATUSES", "CertificationSpec", "certify", "d_rs_ceiling", "required_n_center"]
 
-STATUSES = ("CERTIFIED", "NOT_CERTIFIED", "ABSTAINED_CENTER", "ABSTAINED_CLASSIFIER")
-MODES = {"monte_carlo": monte_carlo.certify_point}
 _BLOCK, _HELD = 32, 1024  # latents per first-layer product; first layers held at a time
 _CHUNK = 8  # points sent to a process at a time
 
@@ -92,6 +91,10 @@ def certify(
     """
     if mode not in MODES:
         raise StudyError(f"certification mode '{mode}' is unknown{nearest(mode, MODES)}")
+    if similarity.n > MODES[mode]:
+        raise StudyError(
+            f"certification mode '{mode}' is offered for at most {MODES[mode]} attributes, not {similarity.n}"
+        )
     spec.validate()
     if not len(z) == len(labels) == len(indices):
         raise ValueError(f"{len(z)} latents, {len(labels)} labels and {len(indices)} indices")
@@ -153,5 +156,6 @@ def _read(path: str) -> Problem:
 @torch.no_grad()
 def _certify_points(problem: Problem, mode: str, u0: np.ndarray, indices: list[int]) -> list[dict[str, Any]]:
     """Certify a few points, given the first layer's outputs `u0` [m, h_1] at their latents."""
+    certify_point = import_module(f"lassi_lib.certification.{mode}").certify_point
     points = zip(indices, torch.from_numpy(u0), strict=True)
-    return [{"index": index, **MODES[mode](problem, first, index)} for index, first in points]
+    return [{"index": index, **certify_point(problem, first, index)} for index, first in points]

@@ -117,11 +117,12 @@ def compute_experiments(profile: str, params: dict[str, dict], device: str) -> t
 
     Returns the facts of the run and the recorded seconds of every kind of stage.
     """
-    from lassi_lib.study.experiment import experiments_of
+    from lassi_lib.study.experiment import experiments_of, questions_of
     from lassi_lib.study.study import Study
 
     pipeline = load_pipeline(profile)
     wanted = dict.fromkeys(e for p in params.values() for e in experiments_of(pipeline, p))
+    asked = [(questions_of(p), experiments_of(pipeline, p)) for p in params.values()]
     study = Study(profile, device=device)
     known = study.dataset("test")  # the cheapest thing that can be missing comes first
     for notebook, p in params.items():
@@ -132,8 +133,9 @@ def compute_experiments(profile: str, params: dict[str, dict], device: str) -> t
             except StudyError as error:
                 raise StudyError(f"params/{profile}/{notebook}.yaml: {error}") from None
     study.glow()
-    if wanted:
-        study.run(wanted)
+    for questions, experiments in asked:
+        for question in questions if experiments else []:
+            study.run(experiments, question)
     return study.facts(), study.seconds(wanted)
 
 

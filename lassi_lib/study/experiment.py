@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from lassi_lib.certification.modes import MODES
 from lassi_lib.errors import StudyError, nearest
 from lassi_lib.study.params import Pipeline
 
@@ -36,6 +38,25 @@ class Experiment:
             "method": self.method,
             "seed": self.seed,
         }
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of an experiment's trained models.
+
+    Attributes
+    ----------
+    mode : str
+        One of `certification.modes.MODES`.
+    epsilon : float or None
+        Radius of the similarity set where it is not the pipeline's; sigma_cs keeps its ratio to it.
+    control : bool
+        Ask about random directions of the attribute vectors' lengths instead of these vectors.
+    """
+
+    mode: str = "monte_carlo"
+    epsilon: float | None = None
+    control: bool = False
 
 
 def parse_pair(pair: str) -> tuple[str, tuple[str, ...]]:
@@ -74,3 +95,26 @@ def experiments_of(pipeline: Pipeline, params: dict[str, Any]) -> list[Experimen
         Experiment(pipeline.data.name, *parse_pair(pair), pipeline.vector_type, method, seed)
         for pair, method, seed in product(params["pairs"], params["methods"], params["seeds"])
     ]
+
+
+def questions_of(params: dict[str, Any]) -> list[Question]:
+    """Return what a notebook's parameters ask of its experiments, the published certificate by default.
+
+    `modes` are asked about the pipeline's similarity set and, with `control`, about random directions;
+    `epsilons` about exact decisions on smaller and larger sets.
+
+    Raises
+    ------
+    StudyError
+        If a mode is unknown or a radius not positive.
+    """
+    modes = params.get("modes", ["monte_carlo"])
+    for mode in modes:
+        if mode not in MODES:
+            raise StudyError(f"certification mode '{mode}' is unknown{nearest(mode, MODES)}")
+    for epsilon in params.get("epsilons", []):
+        if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 < epsilon < math.inf:
+            raise StudyError(f"'epsilons' must be positive numbers, not {epsilon!r}")
+    asked = [Question(mode) for mode in modes]
+    asked += [Question(mode, control=True) for mode in modes if params.get("control")]
+    return asked + [Question("exact_decision", float(epsilon)) for epsilon in params.get("epsilons", [])]

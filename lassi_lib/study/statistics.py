@@ -27,9 +27,9 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special
 
+from lassi_lib.certification.modes import ABSTAINED, FAIR, STATUSES
 from lassi_lib.errors import StudyError, nearest
 
-STATUSES = ("CERTIFIED", "NOT_CERTIFIED", "ABSTAINED_CENTER", "ABSTAINED_CLASSIFIER")
 RATES = {"accuracy": "correct", "certified_fairness": "certified", "certified_and_correct": "both"}
 PAIR = ("dataset", "task", "sensitive", "vector_type")
 EXPERIMENT = (*PAIR, "method")
@@ -110,7 +110,8 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 def outcomes(rows: pd.DataFrame, value: str) -> np.ndarray:
     """Return one experiment's 0/1 outcomes [n_seeds, n_points], seeds and points in rising order.
 
-    `value`: 'correct' (an abstention is an error, as in the papers), 'certified', or 'both'.
+    `value`: 'correct' (an abstention is an error, as in the papers), 'certified' (any status of
+    `modes.FAIR`), or 'both'.
 
     Raises
     ------
@@ -121,7 +122,7 @@ def outcomes(rows: pd.DataFrame, value: str) -> np.ndarray:
     for name, known in ((value, tuple(RATES.values())), *((s, STATUSES) for s in rows["status"].unique())):
         if name not in known:
             raise StudyError(f"certificate rows: '{name}' is no value or status{nearest(name, known)}")
-    if ((rows["prediction"] < 0) != rows["status"].isin(STATUSES[2:])).any():
+    if ((rows["prediction"] < 0) != rows["status"].isin(ABSTAINED)).any():
         raise StudyError(
             "certificate rows: prediction -1 and status ABSTAINED_* must go together: certify again"
         )
@@ -133,7 +134,7 @@ def outcomes(rows: pd.DataFrame, value: str) -> np.ndarray:
         )
     if rows.groupby("index")["label"].nunique().max() > 1:
         raise StudyError("certificate rows: a test point has two labels: select the rows of one task")
-    correct, certified = rows["prediction"] == rows["label"], rows["status"] == "CERTIFIED"
+    correct, certified = rows["prediction"] == rows["label"], rows["status"].isin(FAIR)
     flag = {"correct": correct, "certified": certified, "both": correct & certified}[value]
     order = np.lexsort((rows["index"], rows["seed"]))
     return flag.to_numpy(dtype=float)[order].reshape(m, n)
@@ -187,7 +188,7 @@ def _measures(rows: pd.DataFrame, confidence: float, seeds: str) -> dict[str, fl
         "constant_would_do": bool(out["accuracy_low"] <= majority),
         "predicted_positive": 100 * (made == 1).mean() if binary else np.nan,
         "predicted_majority": 100 * made.value_counts(normalize=True).max(),
-        "abstained": 100 * status.isin(STATUSES[2:]).mean(),
+        "abstained": 100 * status.isin(ABSTAINED).mean(),
         "abstained_center": 100 * (status == "ABSTAINED_CENTER").mean(),
         "abstained_classifier": 100 * (status == "ABSTAINED_CLASSIFIER").mean(),
         "d_cs_mean": rows["d_cs"].mean(),

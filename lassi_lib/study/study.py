@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from lassi_lib.certification.modes import MODES
 from lassi_lib.errors import StudyError
 from lassi_lib.progress import progress
 from lassi_lib.study.cache import Stage, StageCache, checksum
-from lassi_lib.study.experiment import Experiment
+from lassi_lib.study.experiment import Experiment, Question
 from lassi_lib.study.params import ROOT, Pipeline, load_pipeline
 
 if TYPE_CHECKING:
     import torch
 
+    from lassi_lib.certification.spec import CertificationSpec
     from lassi_lib.data.dataset import FaceDataset
     from lassi_lib.flow.glow import Glow
     from lassi_lib.learning.representation import Representation
     from lassi_lib.similarity.sets import SimilaritySet
+
+PUBLISHED = Question()  # LASSI's own certificate
 
 
 class Study:
@@ -309,49 +313,82 @@ class Study:
         classifier.load_state_dict(state)
         return classifier.to(self.device).eval()
 
-    def _certificates_stage(self, e: Experiment) -> Stage:
+    def _asked(self, e: Experiment, question: Question) -> tuple[SimilaritySet, CertificationSpec]:
+        """Return the similarity set and the settings that a question is about."""
+        spec = _certification_spec(self.pipeline, self.pipeline.methods[e.method].sigma_rs)
+        similarity = self.similarity(e.sensitive)
+        if question.epsilon is not None:
+            scale = question.epsilon / spec.epsilon
+            spec = replace(spec, epsilon=question.epsilon, sigma_cs=scale * spec.sigma_cs)
+            similarity = replace(similarity, epsilon=question.epsilon)
+        if question.control:
+            import torch
+
+            vectors = [
+                _random_like(a, name, e.seed) for a, name in zip(similarity.vectors, e.sensitive, strict=True)
+            ]
+            similarity = replace(similarity, vectors=torch.stack(vectors))
+        return similarity, spec
+
+    def _certificates_stage(self, e: Experiment, question: Question = PUBLISHED) -> Stage:
         params = asdict(self.pipeline.certification) | {"seed": e.seed}
         params |= {"sigma_rs": self.pipeline.methods[e.method].sigma_rs}
+        if question.mode != "monte_carlo":
+            params["mode"] = question.mode
+        if question.epsilon is not None:
+            params["asked_epsilon"] = question.epsilon
+        if question.control:
+            params["control"] = True
         vectors = [self._vector_stage(a).key for a in e.sensitive]
         parents = (self._classifier_stage(e).key, self._latents_stage("test").key, *vectors)
         return Stage("certificates", 1, params, parents)
 
-    def certificates(self, e: Experiment) -> pd.DataFrame:
+    def certificates(self, e: Experiment, question: Question = PUBLISHED) -> pd.DataFrame:
         """Return one row per test point: prediction, status, d_cs, d_rs (see `certify`)."""
 
         def compute(folder: Path) -> None:
             from lassi_lib.certification.certify import certify
 
             labels = self.labels("test", e.task)
+            similarity, spec = self._asked(e, question)
             rows = certify(
                 self.representation(e),
                 self.classifier(e),
-                self.similarity(e.sensitive),
+                similarity,
                 self.latents("test"),
                 labels,
-                _certification_spec(self.pipeline, self.pipeline.methods[e.method].sigma_rs),
+                spec,
                 seed=e.seed,
                 indices=np.arange(len(labels)),
+                mode=question.mode,
                 workers=self.workers,
-                label=f"certify {e.label}",
+                label=f"certify {e.label}" if question == PUBLISHED else f"{question.mode} {e.label}",
             )
             rows.to_csv(folder / "rows.csv", index=False)
 
-        rows = pd.read_csv(self.cache.fetch(self._certificates_stage(e), compute) / "rows.csv")
+        rows = pd.read_csv(self.cache.fetch(self._certificates_stage(e, question), compute) / "rows.csv")
         for position, (name, value) in enumerate(e.columns().items()):
             rows.insert(position, name, value)
         return rows
 
-    def run(self, experiments: Iterable[Experiment]) -> pd.DataFrame:
-        """Run experiments (or read them from the cache) and return all their certificate rows."""
-        experiments = list(experiments)
+    def run(self, experiments: Iterable[Experiment], question: Question = PUBLISHED) -> pd.DataFrame:
+        """Ask a question of experiments (or read the answers from the cache); return all rows.
+
+        The rows have a column `mode`. Experiments with more sensitive attributes than the mode is
+        offered for have none.
+        """
+        experiments = [e for e in experiments if len(e.sensitive) <= MODES[question.mode]]
         names = self.attribute_names()
         for e in experiments:
             for attribute in (e.task, *e.sensitive):
                 if attribute not in names:
                     self.dataset("test").column(attribute)  # raises with the nearest name
+        if not experiments:
+            return pd.DataFrame()
         bar = progress(experiments, label="experiments", unit="experiment")
-        return pd.concat([self.certificates(e) for e in bar], ignore_index=True)
+        rows = pd.concat([self.certificates(e, question) for e in bar], ignore_index=True)
+        rows.insert(len(experiments[0].columns()), "mode", question.mode)
+        return rows
 
     # ---- facts ---------------------------------------------------------------------------------
 
@@ -415,6 +452,16 @@ def _checkpoint(name: str) -> Path:
             f"Glow checkpoint {name} is missing: restore it, or set glow.checkpoint to '' to train one"
         )
     return path
+
+
+def _random_like(vector: torch.Tensor, name: str, seed: int) -> torch.Tensor:
+    """Return a random direction of a vector's length: the control for what the attribute itself does."""
+    import torch
+
+    from lassi_lib.streams import torch_stream
+
+    direction = torch.randn(vector.shape, generator=torch_stream(seed, f"control/{name}"))
+    return direction * (vector.norm() / direction.norm())
 
 
 def _certification_spec(pipeline: Pipeline, sigma_rs: float) -> Any:
