@@ -60,6 +60,15 @@ _WHERE = {
     "compare": "study.statistics",
     "VerdictRule": "study.verdicts",
     "claim_1_verdict": "study.verdicts",
+    "fairness_by_mode": "study.exactness",
+    "gap_by_mode": "study.exactness",
+    "looseness": "study.exactness",
+    "radius_sweep": "study.exactness",
+    "control_table": "study.exactness",
+    "counterexamples": "study.exactness",
+    "counterexamples_by_pair": "study.exactness",
+    "own_radius": "study.exactness",
+    "one_attribute": "study.exactness",
     "save_table": "study.tables",
     "present": "study.tables",
     # display
@@ -72,6 +81,10 @@ _WHERE = {
     "accuracy_bars": "display.certificates",
     "radius_scatter": "display.certificates",
     "history_curve": "display.certificates",
+    "mode_dots": "display.exactness",
+    "slack_curves": "display.exactness",
+    "radius_lines": "display.exactness",
+    "counterexample_figure": "display.exactness",
     "norm_bars": "display.certificates",
 }
 

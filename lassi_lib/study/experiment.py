@@ -100,21 +100,21 @@ def experiments_of(pipeline: Pipeline, params: dict[str, Any]) -> list[Experimen
 def questions_of(params: dict[str, Any]) -> list[Question]:
     """Return what a notebook's parameters ask of its experiments, the published certificate by default.
 
-    `modes` are asked about the pipeline's similarity set and, with `control`, about random directions;
-    `epsilons` about exact decisions on smaller and larger sets.
+    `modes` are asked about the pipeline's similarity set, `control_modes` about random directions,
+    and `epsilons` about exact decisions on smaller and larger sets.
 
     Raises
     ------
     StudyError
         If a mode is unknown or a radius not positive.
     """
-    modes = params.get("modes", ["monte_carlo"])
-    for mode in modes:
+    modes, controls = params.get("modes", ["monte_carlo"]), params.get("control_modes", [])
+    for mode in (*modes, *controls):
         if mode not in MODES:
             raise StudyError(f"certification mode '{mode}' is unknown{nearest(mode, MODES)}")
     for epsilon in params.get("epsilons", []):
         if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 < epsilon < math.inf:
             raise StudyError(f"'epsilons' must be positive numbers, not {epsilon!r}")
     asked = [Question(mode) for mode in modes]
-    asked += [Question(mode, control=True) for mode in modes if params.get("control")]
+    asked += [Question(mode, control=True) for mode in controls]
     return asked + [Question("exact_decision", float(epsilon)) for epsilon in params.get("epsilons", [])]

@@ -313,10 +313,13 @@ class Study:
         classifier.load_state_dict(state)
         return classifier.to(self.device).eval()
 
+    def spec(self, method: str) -> CertificationSpec:
+        """Return the certificate's settings for a method (its sigma_rs)."""
+        return _certification_spec(self.pipeline, self.pipeline.methods[method].sigma_rs)
+
     def _asked(self, e: Experiment, question: Question) -> tuple[SimilaritySet, CertificationSpec]:
         """Return the similarity set and the settings that a question is about."""
-        spec = _certification_spec(self.pipeline, self.pipeline.methods[e.method].sigma_rs)
-        similarity = self.similarity(e.sensitive)
+        spec, similarity = self.spec(e.method), self.similarity(e.sensitive)
         if question.epsilon is not None:
             scale = question.epsilon / spec.epsilon
             spec = replace(spec, epsilon=question.epsilon, sigma_cs=scale * spec.sigma_cs)
@@ -333,6 +336,8 @@ class Study:
     def _certificates_stage(self, e: Experiment, question: Question = PUBLISHED) -> Stage:
         params = asdict(self.pipeline.certification) | {"seed": e.seed}
         params |= {"sigma_rs": self.pipeline.methods[e.method].sigma_rs}
+        if params["bound"] == "hoeffding":
+            del params["bound"]  # younger than kept certificates: they stay valid
         if question.mode != "monte_carlo":
             params["mode"] = question.mode
         if question.epsilon is not None:

@@ -101,7 +101,11 @@ def _judge(gains: list[PairedDifference], losses: list[PairedDifference], rule: 
 
 
 def claim_1_verdict(
-    rows: pd.DataFrame, rule: VerdictRule, method: str = "LASSI", baseline: str = "Naive"
+    rows: pd.DataFrame,
+    rule: VerdictRule,
+    method: str = "LASSI",
+    baseline: str = "Naive",
+    subject: str = "Claim 1",
 ) -> Verdict:
     """Judge claim 1: LASSI certifies far more faces as treated alike than Naive, at hardly any accuracy.
 
@@ -132,14 +136,16 @@ def claim_1_verdict(
     table["outcome_these_models"] = judged["fixed"]["outcome"]
     found = set(table["outcome"])
     outcome = next(o for o in ("not supported", "inconclusive", "supported") if o in found)
-    return Verdict(outcome, _text(outcome, table, rule, method, baseline), table)
+    return Verdict(outcome, _text(outcome, table, rule, method, baseline, subject), table)
 
 
-def _text(outcome: str, table: pd.DataFrame, rule: VerdictRule, method: str, baseline: str) -> str:
+def _text(
+    outcome: str, table: pd.DataFrame, rule: VerdictRule, method: str, baseline: str, subject: str
+) -> str:
     """Say the outcome, the rule and what limits it; every number comes from the rule or the table."""
     n, m = len(table), int(table["n_seeds"].min())
     tally = ", ".join(f"{(table['outcome'] == o).sum()} {o}" for o in OUTCOMES)
-    text = f"Claim 1 is {outcome}: of {n} pairs {tally}. {rule.words(method, baseline, n)}"
+    text = f"{subject} is {outcome}: of {n} pairs {tally}. {rule.words(method, baseline, n)}"
     alone = (table["outcome_these_models"] == "supported").sum()
     if m == 1:
         text += " With one seed the bounds count test points alone and say nothing of another training."

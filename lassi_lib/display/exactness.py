@@ -1,0 +1,154 @@
+"""Modes side by side: rates, slack, radii, and the faces that are treated differently."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from lassi_lib.display.certificates import _pairs, _words
+from lassi_lib.display.faces import _strips
+from lassi_lib.display.style import METHOD_MARKERS, StudyFigure, colours_of
+
+# light to dark: from what can only refute to what proves most
+MODE_STYLE = {
+    "empirical": ("o", "white"),
+    "exact_decision": ("D", "#111111"),
+    "exact_smoothing": ("s", "#8c8c8c"),
+    "monte_carlo": ("^", "#d9d9d9"),
+}
+
+
+def mode_dots(table: pd.DataFrame) -> StudyFigure:
+    """Show the share of fair points per pair, method and mode, with intervals (`fairness_by_mode`)."""
+    pairs, methods = _pairs(table), list(dict.fromkeys(table["method"]))
+    colours = colours_of(methods)
+    figure = StudyFigure(figsize=(9, 1.6 + 0.3 * len(pairs) * (len(methods) + 0.8)), layout="constrained")
+    axes, ticks, names, y = figure.subplots(), [], [], 0.0
+    of_pair = np.array(_pairs(table, unique=False), dtype=object)
+    for pair in pairs:
+        for method in methods:
+            rows = table[(of_pair == pair) & (table["method"] == method)]
+            axes.plot(rows["fair"], [y] * len(rows), color=colours[method], lw=5, alpha=0.35)
+            for _, row in rows.iterrows():
+                marker, face = MODE_STYLE[row["mode"]]
+                ends = [[row["fair"] - row["fair_low"]], [row["fair_high"] - row["fair"]]]
+                axes.errorbar(
+                    row["fair"], y, xerr=np.clip(ends, 0, None), ecolor=colours[method], elinewidth=1
+                )
+                axes.plot(row["fair"], y, marker, mfc=face, mec="black", ms=6.5, clip_on=False, zorder=4)
+            ticks.append(y)
+            names.append(f"{_words(pair)}   {method}" if method == methods[0] else method)
+            y += 1.0
+        y += 0.8
+    axes.set(xlim=(-1, 101), ylim=(y - 0.9, -0.9), yticks=ticks, xlabel="judged fair (% of test points)")
+    axes.set_yticklabels(names)
+    axes.grid(axis="y", visible=False)
+    shown = [m for m in MODE_STYLE if m in set(table["mode"])]
+    handles = [
+        axes.plot([], [], MODE_STYLE[m][0], mfc=MODE_STYLE[m][1], mec="black", ms=6.5)[0] for m in shown
+    ]
+    words = [_words(m) for m in shown]
+    figure.legend(handles, words, loc="outside upper center", ncols=4, frameon=False)
+    return figure
+
+
+def slack_curves(rows: pd.DataFrame, columns: int = 3) -> StudyFigure:
+    """Show the distribution of d_rs - d_cs: a panel per pair, a colour per method, a line per mode.
+
+    `rows` need task, sensitive, method, mode and slack; what lies right of zero is certified.
+    """
+    pairs, methods = _pairs(rows), list(dict.fromkeys(rows["method"]))
+    colours, columns = colours_of(methods), min(columns, len(pairs))
+    lines = -(-len(pairs) // columns)
+    figure = StudyFigure(figsize=(9, 1.0 + 2.4 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, sharey=True, sharex=True, squeeze=False).ravel()
+    styles = {"monte_carlo": "--", "exact_smoothing": "-"}
+    of_pair = np.array(_pairs(rows, unique=False), dtype=object)
+    low, high = np.quantile(rows["slack"], [0.002, 0.998])
+    for axes, pair in zip(panels, pairs, strict=False):
+        axes.axvspan(0, max(high, 1.0), color="#eef3f8", lw=0)
+        for method in methods:
+            for mode, line in styles.items():
+                x = rows.loc[
+                    (of_pair == pair) & (rows["method"] == method) & (rows["mode"] == mode), "slack"
+                ].sort_values()
+                x = x.iloc[:: max(1, len(x) // 300)]  # enough for the eye, and a small file
+                if len(x):
+                    y = 100 * np.arange(1, len(x) + 1) / len(x)
+                    axes.step(x, y, line, where="post", color=colours[method], lw=1.4)
+        axes.set(xlim=(low, max(high, 1.0)), ylim=(0, 100))
+        axes.set_title(_words(pair), loc="left", fontsize=10)
+    for axes in panels[len(pairs) :]:
+        axes.remove()
+    figure.supxlabel("d_rs - d_cs (shaded: certified)", fontsize=9)
+    figure.supylabel("% of points below", fontsize=9)
+    handles = [panels[0].plot([], [], color=colours[m], lw=3)[0] for m in methods]
+    handles += [panels[0].plot([], [], styles[m], color="#333333", lw=1.4)[0] for m in styles]
+    words = [*methods, *(_words(m) for m in styles)]
+    figure.legend(handles, words, loc="outside upper center", ncols=6, frameon=False)
+    return figure
+
+
+def radius_lines(table: pd.DataFrame, at: float | None = None, columns: int = 3) -> StudyFigure:
+    """Show the share of constant decisions over epsilon: a panel per pair, a line per method.
+
+    `table` is that of `radius_sweep`; a stroke marks `at`, the radius that the encoders were trained for.
+    """
+    pairs, methods = _pairs(table), list(dict.fromkeys(table["method"]))
+    colours, columns = colours_of(methods), min(columns, len(pairs))
+    lines = -(-len(pairs) // columns)
+    figure = StudyFigure(figsize=(9, 1.0 + 2.4 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, sharey=True, sharex=True, squeeze=False).ravel()
+    of_pair = np.array(_pairs(table, unique=False), dtype=object)
+    for axes, pair in zip(panels, pairs, strict=False):
+        for method in methods:
+            rows = table[(of_pair == pair) & (table["method"] == method)].sort_values("epsilon")
+            marker = METHOD_MARKERS.get(method, "D")
+            axes.fill_between(
+                rows["epsilon"], rows["fair_low"], rows["fair_high"], color=colours[method], alpha=0.15, lw=0
+            )
+            axes.plot(rows["epsilon"], rows["fair"], marker=marker, ms=4, color=colours[method], label=method)
+        if at is not None:
+            axes.axvline(at, color="#555555", lw=0.8, ls=":")
+        axes.set(ylim=(0, 101))
+        axes.set_title(_words(pair), loc="left", fontsize=10)
+    for axes in panels[len(pairs) :]:
+        axes.remove()
+    figure.supxlabel("epsilon, radius of the similarity set", fontsize=9)
+    figure.supylabel("decision constant (% of points)", fontsize=9)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=6, frameon=False)
+    return figure
+
+
+def counterexample_figure(
+    pairs: Sequence[tuple[str, np.ndarray, np.ndarray, pd.DataFrame]],
+    classes: tuple[str, str] = ("no", "yes"),
+) -> StudyFigure:
+    """Show faces above their similar counterparts that get another class.
+
+    Parameters
+    ----------
+    pairs : sequence of (label, faces, similar, table)
+        As `counterexamples` returns them, one for each double row.
+    classes : tuple of str
+        What the classes 0 and 1 are called.
+    """
+    rows, labels, captions = [], [], []
+
+    def name(k: int) -> str:
+        return classes[k] if k < len(classes) else str(k)
+
+    for label, faces, similar, table in pairs:
+        if not len(table):
+            continue
+        rows += [np.asarray(faces), np.asarray(similar)]
+        labels += [label, "similar"]
+        captions.append([name(k) for k in table["prediction"]])
+        changes = [", ".join(f"{x:+.2f}" for x in t) for t in table["t"]]
+        captions.append([f"{name(k)}  t = {t}" for k, t in zip(table["witness_class"], changes, strict=True)])
+    if not rows:
+        raise ValueError("no counterexample to show")
+    return _strips(rows, labels, captions)

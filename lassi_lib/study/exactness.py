@@ -1,0 +1,208 @@
+"""What sampling could not say: the same models judged in several modes, and what makes the difference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from lassi_lib.certification.modes import MODES
+from lassi_lib.errors import StudyError
+from lassi_lib.study.experiment import Experiment, Question
+from lassi_lib.study.statistics import EXPERIMENT, PAIR, outcomes, paired_difference, rate_interval, summarise
+from lassi_lib.study.study import Study
+
+if TYPE_CHECKING:
+    import torch
+
+
+def fairness_by_mode(rows: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """Return one row per pair, method and mode: the share of points found fair, and left undecided.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        Rows of `Study.run` in several modes, one below the other.
+    confidence : float
+        Of the intervals `fair_low` to `fair_high`, over seeds and points.
+    """
+    rows = rows.reindex(columns=dict.fromkeys([*rows.columns, "d_cs", "d_rs"]))
+    table = summarise(rows, (*EXPERIMENT, "mode"), confidence)
+    undecided = rows["status"].eq("UNDECIDED").groupby([rows[c] for c in (*EXPERIMENT, "mode")], sort=False)
+    table["undecided"] = 100 * undecided.mean().to_numpy()
+    table = table.rename(
+        columns={
+            "certified_fairness": "fair",
+            "certified_fairness_low": "fair_low",
+            "certified_fairness_high": "fair_high",
+        }
+    )
+    shown = ["task", "sensitive", "method", "mode", "n_seeds", "n_points", "fair", "fair_low", "fair_high"]
+    order = table["mode"].map(list(MODES).index)
+    table = table.assign(order=order, pair=table.groupby(list(PAIR), sort=False).ngroup())
+    table["rank"] = table["method"].map(list(dict.fromkeys(table["method"])).index)
+    return table.sort_values(["pair", "rank", "order"], ignore_index=True)[[*shown, "undecided"]]
+
+
+def gap_by_mode(
+    rows: pd.DataFrame, method: str = "LASSI", baseline: str = "Naive", confidence: float = 0.95
+) -> pd.DataFrame:
+    """Return, per pair and mode, what `method` gains over `baseline` in points judged fair.
+
+    `share of the certified gap` is the gain in this mode over the gain in mode ``monte_carlo``: what is
+    missing to 100 % is not a difference between the models but looseness of the certificate.
+    """
+    table = []
+    for key, pair in rows.groupby(list(PAIR), sort=False):
+        found = {
+            mode: paired_difference(part, method, baseline, "certified", confidence)
+            for mode, part in pair.groupby("mode", sort=False)
+            if {method, baseline} <= set(part["method"])
+        }
+        for mode in sorted(found, key=list(MODES).index):
+            low, high = found[mode].interval
+            gain, certified = found[mode].difference, found.get("monte_carlo")
+            share = 100 * gain / certified.difference if certified and certified.difference > 0 else np.nan
+            row = dict(zip(PAIR, key, strict=True)) | {"mode": mode, "gain": gain}
+            table.append(row | {"gain_low": low, "gain_high": high, "share of the certified gap": share})
+    return pd.DataFrame(table).drop(columns=["dataset", "vector_type"])
+
+
+# what is taken away from, or added to, the exactly smoothed certificate: name -> (d_cs, d_rs)
+_VARIANTS = {
+    "exact": lambda r: (r["d_cs"], r["d_rs"]),
+    "without factor 3": lambda r: (r["d_cs"] / 3, r["d_rs"]),
+    "with Delta": lambda r: (r["d_cs_delta"], r["d_rs"]),
+    "with Delta, Hoeffding": lambda r: (r["d_cs_hoeffding"], r["d_rs"]),
+    "with ceiling of d_rs": lambda r: (r["d_cs"], np.minimum(r["d_rs"], r["ceiling"])),
+}
+
+
+def looseness(study: Study, rows: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """Return what share of points each loose step of the published certificate costs.
+
+    One attribute: the exactly smoothed certificate, the same with one loose step put back (the mass
+    reserve Delta; Hoeffding's slack on top of it; the ceiling of d_rs), the published Monte Carlo one, and the same
+    with the factor 3 left out, which no proof covers: it shows how much hangs on that factor.
+
+    Parameters
+    ----------
+    study : Study
+        Gives every method's ceiling of d_rs.
+    rows : pandas.DataFrame
+        Rows in modes ``exact_smoothing`` and ``monte_carlo``.
+    confidence : float
+        Of the intervals, over seeds and points.
+    """
+    from lassi_lib.certification.spec import d_rs_ceiling
+
+    exact = rows[rows["mode"] == "exact_smoothing"].copy()
+    if exact.empty:
+        raise StudyError("looseness(): no rows of mode exact_smoothing: it is offered for one attribute")
+    ceilings = {m: d_rs_ceiling(study.spec(m)) for m in exact["method"].unique()}
+    exact["ceiling"] = exact["method"].map(ceilings)
+    shares = [("as published", rows[(rows["mode"] == "monte_carlo") & _of(rows, exact)])]
+    for name, radii in _VARIANTS.items():
+        d_cs, d_rs = radii(exact)
+        shares.append((name, exact.assign(status=np.where(d_cs < d_rs, "CERTIFIED", "NOT_CERTIFIED"))))
+    table = []
+    for name, judged in shares:
+        for key, part in judged.groupby(list(EXPERIMENT), sort=False):
+            y = outcomes(part, "certified")
+            low, high = rate_interval(y, confidence)
+            row = dict(zip(EXPERIMENT, key, strict=True)) | {"certificate": name}
+            table.append(row | {"fair": 100 * y.mean(), "fair_low": 100 * low, "fair_high": 100 * high})
+    table = pd.DataFrame(table).drop(columns=["dataset", "vector_type"])
+    place = table.groupby(["task", "sensitive"], sort=False).ngroup()
+    return table.iloc[place.argsort(kind="stable")].reset_index(drop=True)
+
+
+def _of(rows: pd.DataFrame, other: pd.DataFrame) -> pd.Series:
+    """Mark the rows whose pair occurs in `other`."""
+    return rows["sensitive"].isin(other["sensitive"].unique())
+
+
+def radius_sweep(
+    study: Study, experiments: Iterable[Experiment], epsilons: Iterable[float], confidence: float = 0.95
+) -> pd.DataFrame:
+    """Return the share of points whose decision is exactly constant, for several radii epsilon.
+
+    The encoders are those trained for the pipeline's radius. One row per pair, method and epsilon.
+    """
+    experiments, parts = list(experiments), []
+    for epsilon in epsilons:
+        rows = study.run(experiments, Question("exact_decision", float(epsilon)))
+        parts.append(fairness_by_mode(rows, confidence).assign(epsilon=float(epsilon)))
+    table = pd.concat(parts, ignore_index=True)
+    return table[["task", "sensitive", "method", "epsilon", "n_seeds", "fair", "fair_low", "fair_high"]]
+
+
+def control_table(rows: pd.DataFrame, control: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """Return fairness along the attribute's vector beside that along a random one of equal length."""
+    keys = ["task", "sensitive", "method", "mode"]
+    ours, theirs = (fairness_by_mode(r, confidence) for r in (rows, control))
+    names = {c: c.replace("fair", "random") for c in ("fair", "fair_low", "fair_high")}
+    return ours.merge(theirs[[*keys, *names]].rename(columns=names), on=keys)[
+        [*keys, "fair", "fair_low", "fair_high", *names.values()]
+    ]
+
+
+def counterexamples(
+    study: Study, rows: pd.DataFrame, count: int = 6
+) -> tuple[torch.Tensor, torch.Tensor, pd.DataFrame]:
+    """Return the worst refuted points of one experiment: the faces, their similar counterparts, a table.
+
+    Parameters
+    ----------
+    study : Study
+        The study.
+    rows : pandas.DataFrame
+        Rows of one experiment in mode ``exact_decision``.
+    count : int
+        How many, the deepest violations first.
+
+    Returns
+    -------
+    faces, similar : torch.Tensor
+        uint8 [m, 3, S, S]: D(z) and D(z + t A), which C treats differently; m <= count.
+    table : pandas.DataFrame
+        index, t (a tuple), prediction, witness_class, margin.
+    """
+    import torch
+
+    from lassi_lib.data.preprocess import to_uint8
+
+    worst = rows[rows["status"] == "REFUTED"].nsmallest(count, "margin")
+    names = str(rows["sensitive"].iloc[0]).split("+")
+    t = worst[[f"witness_{i + 1}" for i in range(len(names))]].to_numpy(float)
+    z = study.latents("test")[worst["index"].to_numpy()]
+    A = study.similarity(names).vectors
+    both = torch.cat([z, z + torch.from_numpy(t).to(z) @ A]).to(study.device)
+    faces, similar = to_uint8(study.glow().decode(both).cpu()).chunk(2) if len(worst) else (z[:0], z[:0])
+    table = worst[["index", "prediction", "witness_class", "margin"]].reset_index(drop=True)
+    table.insert(1, "t", [tuple(round(float(x), 3) for x in row) for row in t])
+    return faces, similar, table
+
+
+def counterexamples_by_pair(
+    study: Study, rows: pd.DataFrame, count: int = 6
+) -> list[tuple[str, torch.Tensor, torch.Tensor, pd.DataFrame]]:
+    """Return `counterexamples` for every pair of the rows, each with the label 'Task / Attribute'."""
+    parts = rows.groupby(["task", "sensitive"], sort=False)
+    return [
+        (f"{task} / {sensitive}".replace("_", " "), *counterexamples(study, part, count))
+        for (task, sensitive), part in parts
+    ]
+
+
+def own_radius(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with d_rs - d_cs: positive is certified. Abstentions are left out."""
+    seen = rows.dropna(subset=["d_cs", "d_rs"])
+    return seen.assign(slack=seen["d_rs"] - seen["d_cs"])
+
+
+def one_attribute(experiments: Iterable[Experiment]) -> list[Experiment]:
+    """Return the experiments with a single sensitive attribute."""
+    return [e for e in experiments if len(e.sensitive) == 1]
