@@ -1,9 +1,10 @@
-"""One interface for every data set: uint8 images, a table of binary labels, fixed splits."""
+"""One interface for every data set: uint8 images, a table of labels, fixed splits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,11 +12,12 @@ import torch
 from lassi_lib.errors import StudyError, nearest
 
 SPLITS = ("train", "valid", "test")
+DATASETS = ("synthfaces", "celeba", "fairface", "shapes3d")
 
 
 @dataclass(frozen=True)
 class FaceDataset:
-    """Images of one split, resized and cropped, with named binary labels.
+    """Images of one split, resized and cropped, with named labels.
 
     Attributes
     ----------
@@ -24,13 +26,17 @@ class FaceDataset:
     images : torch.Tensor
         uint8 [N, 3, S, S], resized and centre-cropped as in the papers (before quantisation).
     labels : numpy.ndarray
-        uint8 [N, n_attributes], 0 or 1.
+        uint8 [N, n_attributes]: the class of each image, 0 or 1 where an attribute is binary.
     attribute_names : tuple of str
         Names of the columns of `labels`.
     ids : numpy.ndarray
         [N] identifier of each image inside its data set (a file name or an index).
     note : str
         One honest sentence on what was found and how it was split.
+    extras : dict
+        What only this data set has (the factors of a rendered one, for instance).
+    n_classes : tuple of int
+        Number of classes of each column of `labels`; all are binary where it is not given.
     """
 
     name: str
@@ -41,6 +47,11 @@ class FaceDataset:
     ids: np.ndarray
     note: str = ""
     extras: dict = field(default_factory=dict, repr=False)
+    n_classes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.n_classes:  # every column is binary
+            object.__setattr__(self, "n_classes", (2,) * len(self.attribute_names))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -51,7 +62,7 @@ class FaceDataset:
         return self.images.shape[-1]
 
     def label(self, attribute: str) -> np.ndarray:
-        """Return one attribute as int64 [N] in {0, 1}.
+        """Return one attribute as int64 [N], classes from 0 (binary: 0 or 1).
 
         Raises
         ------
@@ -59,6 +70,10 @@ class FaceDataset:
             If the attribute is unknown; the nearest name is suggested.
         """
         return self.labels[:, self.column(attribute)].astype(np.int64)
+
+    def classes(self, attribute: str) -> int:
+        """Return the number of classes of `attribute`; raises StudyError as `label` does."""
+        return self.n_classes[self.column(attribute)]
 
     def column(self, attribute: str) -> int:
         """Return the column of `attribute` in `labels`; raises StudyError as `label` does."""
@@ -76,14 +91,14 @@ def load_dataset(
     *,
     image_size: int = 64,
     data_root: str | Path | None = None,
-    **options: int,
+    **options: Any,
 ) -> FaceDataset:
     """Load one split of a data set by name.
 
     Parameters
     ----------
-    name : {'synthfaces', 'celeba'}
-        Which data set. 'synthfaces' is rendered and needs no files.
+    name : {'synthfaces', 'celeba', 'fairface', 'shapes3d'}
+        Which data set. 'synthfaces' is rendered and needs no files, nor does 'shapes3d' unless asked to.
     split : {'train', 'valid', 'test'}
         Which split.
     image_size : int
@@ -92,7 +107,8 @@ def load_dataset(
         Folder of the official files (not used by 'synthfaces').
     **options
         What the data set itself takes, for instance ``n_train``, ``n_valid``, ``n_test`` and
-        ``seed`` for 'synthfaces', ``max_images`` for 'celeba'.
+        ``seed`` for 'synthfaces', ``max_images`` for 'celeba' and 'fairface', ``biased`` and ``source``
+        for 'shapes3d'.
 
     Raises
     ------
@@ -109,4 +125,12 @@ def load_dataset(
         from lassi_lib.data.celeba import load_celeba
 
         return load_celeba(split, image_size=image_size, data_root=data_root, **options)
-    raise StudyError(f"data set '{name}' is unknown{nearest(name, ('synthfaces', 'celeba'))}")
+    if name == "fairface":
+        from lassi_lib.data.fairface import load_fairface
+
+        return load_fairface(split, image_size=image_size, data_root=data_root, **options)
+    if name == "shapes3d":
+        from lassi_lib.data.shapes3d import load_shapes3d
+
+        return load_shapes3d(split, image_size=image_size, data_root=data_root, **options)
+    raise StudyError(f"data set '{name}' is unknown{nearest(name, DATASETS)}")
