@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from lassi_lib.certification.spec import CertificationSpec, delta_1, radius_quantile
+from lassi_lib.certification.spec import CertificationSpec, radius_quantile, radius_rank, required_mass
 
 _BATCH, _ROUNDS = 16, 6  # anchors of a round, rounds: more prune better, but cost an evaluation each
 
@@ -62,31 +62,30 @@ def center_smoothing(
     """Smooth R at one point and certify the result (Kumar & Goldstein 2021, Algorithms 1 and 2).
 
     1. The center is the candidate with the smallest median distance rho to all n_0 candidates.
-    2. n_0 fresh samples check that the ball holds about half the mass: with
-       Delta_2 = 1/2 - (fraction - Delta_1), abstain unless max(Delta_1, Delta_2) <= Delta.
-    3. d_cs is 3 times the q-quantile of n fresh distances from the center. The factor is 1 + beta:
-       the center is a beta = 2 approximation of the smallest ball.
+    2. n_0 fresh samples check that the ball holds about half the mass: abstain if fewer than
+       `required_mass` of them lie within rho.
+    3. d_cs is 3 times the radius that n fresh distances from the center give (`radius_rank`). The factor
+       is 1 + beta: the center is a beta = 2 approximation of the smallest ball.
+
+    The proof, and what Hoeffding's and the binomial bound have to show in it, stand in
+    `CertificationSpec`.
     """
     row, rho = smallest_median(candidates, average=spec.quantile == "linear")
     center = candidates.point(row)
-    fraction = float((mass.distances(center) <= rho).double().mean())
-    error = delta_1(spec)
-    if max(error, 0.5 - (fraction - error)) > spec.delta:
+    inside = int((mass.distances(center) <= rho).sum())
+    fraction = inside / len(mass)
+    if inside < required_mass(spec):
         return CenterSmoothing(center, rho, fraction, None)
     distances = radius.distances(center).numpy()
-    d_cs = 3 * upper_quantile(distances, radius_quantile(spec), spec.quantile)
-    return CenterSmoothing(center, rho, fraction, d_cs)
+    if spec.quantile == "linear":
+        holds_p = float(np.quantile(distances, radius_quantile(spec)))
+    else:
+        holds_p = kth_smallest(distances, radius_rank(spec))
+    return CenterSmoothing(center, rho, fraction, 3 * holds_p)
 
 
-def upper_quantile(values: np.ndarray, q: float, rule: str = "higher") -> float:
-    """Return the ceil(q n)-th smallest value, or NumPy's interpolation for the rule ``linear``.
-
-    Rounding up keeps Hoeffding's bound: the k-th smallest of n samples lies below the p-quantile
-    with probability at most exp(-2 n (k/n - p)^2), and k/n >= q is what makes that alpha_2.
-    """
-    if rule == "linear":
-        return float(np.quantile(values, q))
-    k = math.ceil(q * len(values))
+def kth_smallest(values: np.ndarray, k: int) -> float:
+    """Return the k-th smallest value, counted from 1."""
     return float(np.partition(values, k - 1)[k - 1])
 
 

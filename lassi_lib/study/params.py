@@ -108,6 +108,7 @@ class CertificationParams:
     n_votes: int = 100_000
     alpha_rs: float = 0.001
     quantile: str = "higher"
+    bound: str = "hoeffding"
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """Center smoothing: the exact center, closed forms, coverage and abstention."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import binom
 from scipy.stats import norm as gauss
 
-from lassi_lib.certification.center import center_smoothing, smallest_median, upper_quantile
+from lassi_lib.certification.center import center_smoothing, kth_smallest, smallest_median
 from lassi_lib.certification.line import Polyline
 from lassi_lib.certification.patch import Piece, Points
 from lassi_lib.certification.spec import CertificationSpec, covered_mass, radius_quantile
@@ -108,13 +110,9 @@ def test_only_few_candidates_are_evaluated():
     assert cloud.seen < 400
 
 
-def test_quantile_rules():
+def test_the_kth_smallest_is_counted_from_one():
     values = np.random.default_rng(0).permutation(np.arange(1, 1001).astype(float))
-    assert upper_quantile(values, 0.9681) == 969.0  # 968.1 rounds up
-    assert upper_quantile(values, 0.968) == 968.0
-    assert upper_quantile(values, 1.0) == 1000.0
-    assert upper_quantile(values, 0.9681, "linear") == pytest.approx(np.quantile(values, 0.9681))
-    assert upper_quantile(values, 0.9681, "linear") < 969.0
+    assert [kth_smallest(values, k) for k in (1, 969, 1000)] == [1.0, 969.0, 1000.0]
 
 
 @pytest.mark.parametrize("quantile", ["higher", "linear"])
@@ -167,7 +165,7 @@ def test_statements_cover_over_many_repetitions():
         kept += 1
         missed_mass += two_piece_mass(center, found.radius) < 0.5 - spec.delta
         missed_radius += two_piece_mass(center, found.d_cs / 3) < p
-        low = upper_quantile(clouds[2].distances(found.center).numpy(), p - 0.01)
+        low = kth_smallest(clouds[2].distances(found.center).numpy(), math.ceil((p - 0.01) * 1500))
         missed_low += two_piece_mass(center, low) < p
     allowed = binom.ppf(0.9999, repetitions, spec.alpha_cs / 2)
     assert kept > 300
