@@ -51,6 +51,20 @@ def test_certificates_depend_on_the_vectors_and_sample_sizes(study, tmp_path):
     assert changed._certificates_stage(e) != study._certificates_stage(e)
 
 
+def test_the_published_bound_is_no_part_of_the_certificates_key(study, tmp_path):
+    """Certificates kept before the setting existed stay valid; others are kept apart."""
+    e = experiment(method="Naive")
+    stage = study._certificates_stage(e)
+    binomial = replace(study.pipeline, certification=replace(study.pipeline.certification, bound="binomial"))
+    other = Study(binomial, device="cpu", cache=tmp_path)._certificates_stage(e)
+    assert set(other.params) - set(stage.params) == {"bound"}
+    assert other.key != stage.key
+    names = (
+        "epsilon sigma_cs n_center n_radius alpha_cs delta n_class n_votes alpha_rs quantile seed sigma_rs"
+    )
+    assert sorted(stage.params) == sorted(names.split())
+
+
 def test_the_bound_on_bits_per_dim_is_no_part_of_a_trained_flow(study, tmp_path):
     keys = []
     for bound in (1.0, 2.0):
