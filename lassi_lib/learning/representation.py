@@ -24,6 +24,26 @@ def initialisation(seed: int, stage: str) -> Iterator[None]:
         yield
 
 
+def mlp(widths: tuple[int, ...]) -> nn.Sequential:
+    """Return Linear, BatchNorm and ReLU for every hidden width, then a Linear: [N, first] -> [N, last]."""
+    *hidden, output = widths[1:]
+    layers: list[nn.Module] = []
+    for i, o in pairwise((widths[0], *hidden)):
+        layers += [nn.Linear(i, o), nn.BatchNorm1d(o), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(widths[-2], output))
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Put a module into eval mode (BatchNorm uses its running statistics), then back as it was."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)
+
+
 class Representation(nn.Module):
     """R: latents [N, d] -> representations [N, output] (ECCV 2022, section 5).
 
@@ -106,10 +126,7 @@ class Representation(nn.Module):
 def embed(representation: Representation, z: torch.Tensor, batch_size: int = 1024) -> torch.Tensor:
     """Return R(z) in eval mode, in batches: latents [N, d] -> float32 [N, output] on the CPU."""
     device = representation.linears[0].weight.device
-    was_training = representation.training
-    representation.eval()
     # copies, because a product's last bits may depend on where a memory-mapped file starts in memory
     batches = (batch.to(device, copy=True) for batch in z.split(batch_size))
-    r = torch.cat([representation(batch).cpu() for batch in batches])
-    representation.train(was_training)
-    return r
+    with eval_mode(representation):
+        return torch.cat([representation(batch).cpu() for batch in batches])

@@ -12,8 +12,8 @@ from torch import nn
 
 from lassi_lib import numerics
 from lassi_lib.errors import StudyError
-from lassi_lib.learning.objectives import Losses, Objective, losses
-from lassi_lib.learning.representation import Representation, initialisation
+from lassi_lib.learning.objectives import Losses, Objective, candidates, losses
+from lassi_lib.learning.representation import Representation, initialisation, mlp
 from lassi_lib.progress import progress
 from lassi_lib.similarity.sets import SimilaritySet
 from lassi_lib.streams import torch_stream
@@ -39,9 +39,9 @@ class EncoderTraining:
 
 def train_representation(
     z_train: torch.Tensor,
-    y_train: np.ndarray | torch.Tensor,
+    y_train: np.ndarray | torch.Tensor | None,
     z_valid: torch.Tensor,
-    y_valid: np.ndarray | torch.Tensor,
+    y_valid: np.ndarray | torch.Tensor | None,
     similarity: SimilaritySet | None,
     objective: Objective,
     training: EncoderTraining,
@@ -52,17 +52,19 @@ def train_representation(
 ) -> tuple[Representation, list[dict]]:
     """Train an encoder and return the epoch that is best on the validation data.
 
-    Best is the lowest total loss if lambda_2 > 0, otherwise the highest accuracy (for DataAug over
-    clean and augmented rows); a later epoch must be strictly better to win.
+    Best is the lowest total loss if lambda_2 + lambda_3 > 0, otherwise the highest accuracy (for
+    DataAug over clean and augmented rows); a later epoch must be strictly better to win.
 
     Parameters
     ----------
     z_train, y_train, z_valid, y_valid
-        float32 [N, d] latents on the CPU (maybe memory-mapped) and their [N] classes 0, 1, ...
+        float32 [N, d] latents on the CPU (maybe memory-mapped) and their [N] classes 0, 1, ...; with
+        lambda_1 = 0 the labels may be None, and make no difference to R.
     similarity : SimilaritySet or None
         Naive does not look at it: its encoder serves all attributes (pitfall B8).
     seed : int
-        Initialisation, shuffling and candidates have streams of their own, drawn on the CPU.
+        Initialisation, shuffling and candidates have streams of their own, drawn on the CPU; so has
+        the decoder Q of transfer learning (the mirror image of R), which is dropped in the end.
     label : str
         Text of the progress bar.
 
@@ -72,13 +74,17 @@ def train_representation(
         In eval mode, without gradients.
     list of dict
         Per epoch: ``epoch, cls, adv, valid_loss, valid_cls, valid_adv, valid_accuracy, seconds,
-        selected``.
+        selected``; no ``cls`` and ``accuracy`` without labels, ``rec, valid_rec`` if lambda_3 > 0.
 
     Raises
     ------
     StudyError
         If there is nothing to train on, or the loss is no longer finite.
     """
+    if (y_train is None) != (y_valid is None) or (y_train is None and objective.lambda_1 > 0):
+        raise ValueError(
+            f"objective '{objective.name}' needs labels of both splits, or of none if lambda_1 = 0"
+        )
     train, valid = Examples(z_train, y_train, device), Examples(z_valid, y_valid, device)
     if min(len(train), training.batch_size) < 2 or not len(valid):
         raise StudyError(
@@ -87,32 +93,35 @@ def train_representation(
         )
     if objective.needs_similarity and similarity is None:
         raise ValueError(f"objective '{objective.name}' needs a similarity set")
-    n_classes = int(max(train.y.max(), valid.y.max())) + 1
+    d, labelled = z_train.shape[1], train.y is not None
+    n_classes = int(max(train.y.max(), valid.y.max())) + 1 if labelled else 0
     with initialisation(seed, "encoder/init"):
-        representation = Representation(z_train.shape[1], training.hidden, training.output)
-        head = nn.Linear(training.output, n_classes)
-    representation, head = representation.to(device), head.to(device)
+        representation = Representation(d, training.hidden, training.output).to(device)
+        head = nn.Linear(training.output, n_classes).to(device) if labelled else nn.Identity()
+    decoder = nn.Identity()
+    if objective.lambda_3 > 0:
+        with initialisation(seed, "decoder/init"):
+            decoder = mlp((training.output, *reversed(training.hidden), d)).to(device)
     vectors = similarity.vectors.float().to(device) if objective.needs_similarity else None
-    optimiser = torch.optim.Adam(
-        [*representation.parameters(), *head.parameters()], lr=training.learning_rate, fused=True
-    )
+    modules = nn.ModuleList([representation, head, decoder])
+    optimiser = torch.optim.Adam(modules.parameters(), lr=training.learning_rate, fused=True)
 
-    def batch_losses(z: torch.Tensor, y: torch.Tensor, generator: torch.Generator) -> Losses:
+    def batch_losses(z: torch.Tensor, y: torch.Tensor | None, generator: torch.Generator) -> Losses:
         t = None
         if objective.needs_similarity:
-            t = similarity.sample((training.n_candidates, len(y)), generator).to(device)
-        return losses(representation, head, z, y, objective, vectors, t)
+            t = candidates(similarity, objective, (training.n_candidates, len(z)), generator).to(device)
+        return losses(representation, head, z, y, objective, vectors, t, decoder)
 
     def train_epoch(epoch: int) -> dict[str, float]:
-        representation.train()
+        modules.train()
         order = torch.randperm(len(train), generator=torch_stream(seed, "encoder/shuffle", epoch))
         generator, seen = torch_stream(seed, "encoder/candidates", epoch), []
         for z, y in train.batches(order, training.batch_size):
             bar.update()
-            if len(y) == 1:  # BatchNorm has no batch statistics of a single row
+            if len(z) == 1:  # BatchNorm has no batch statistics of a single row
                 continue
             batch = batch_losses(z, y, generator)
-            loss = objective.lambda_1 * batch.cls + objective.lambda_2 * batch.adv
+            loss = objective.total(batch.cls, batch.adv, batch.rec)
             if not torch.isfinite(loss):
                 raise StudyError(
                     f"encoder training ({label or objective.name}), epoch {epoch + 1}: the loss is "
@@ -123,17 +132,19 @@ def train_representation(
             optimiser.step()
             seen.append(batch.numbers())
         means = _means(seen)
-        return {"cls": means["cls"], "adv": means["adv"]}
+        return {name: means[name] for name in reported if name != "accuracy"}
 
     @torch.no_grad()
     def validate(epoch: int) -> dict[str, float]:
-        representation.eval()
+        modules.eval()
         generator = torch_stream(seed, "encoder/valid-candidates", epoch)
         batches = valid.batches(torch.arange(len(valid)), training.batch_size)
         means = _means([batch_losses(z, y, generator).numbers() for z, y in batches])
-        loss = objective.lambda_1 * means["cls"] + objective.lambda_2 * means["adv"]
-        return {"valid_loss": loss, **{f"valid_{name}": value for name, value in means.items()}}
+        loss = objective.total(means["cls"], means["adv"], means["rec"])
+        return {"valid_loss": loss, **{f"valid_{name}": means[name] for name in reported}}
 
+    shown = {"cls": labelled, "adv": True, "rec": objective.lambda_3 > 0, "accuracy": labelled}
+    reported = [name for name, meaningful in shown.items() if meaningful]
     history: list[dict] = []
     best, best_score, best_state = -1, float("inf"), None
     steps = -(-len(train) // training.batch_size)
@@ -162,30 +173,33 @@ def train_representation(
 
 def selection_score(objective: Objective, row: dict) -> float:
     """Return an epoch's validation score, lower is better (the original code's rule, pitfall B6)."""
-    return row["valid_loss"] if objective.lambda_2 > 0 else -row["valid_accuracy"]
+    return row["valid_loss"] if objective.lambda_2 + objective.lambda_3 > 0 else -row["valid_accuracy"]
 
 
 class Examples:
-    """Latents on the CPU with their labels, handed out in batches on the device."""
+    """Latents on the CPU, perhaps with labels, handed out in batches on the device."""
 
-    def __init__(self, z: torch.Tensor, y: np.ndarray | torch.Tensor, device: str) -> None:
-        if len(z) != len(y):
+    def __init__(self, z: torch.Tensor, y: np.ndarray | torch.Tensor | None, device: str) -> None:
+        if y is not None and len(z) != len(y):
             raise ValueError(f"{len(z)} latents but {len(y)} labels")
-        self.z, self.y, self.device = z, torch.tensor(np.asarray(y), dtype=torch.int64), device
+        self.z, self.device = z, device
+        self.y = None if y is None else torch.tensor(np.asarray(y), dtype=torch.int64)
+        if self.y is not None and len(self.y) and self.y.min() < 0:
+            raise ValueError(f"classes are 0, 1, ..., found {self.y.min()}")
 
     def __len__(self) -> int:
-        return len(self.y)
+        return len(self.z)
 
-    def batches(self, order: torch.Tensor, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield (z [B, d], y [B]) in the given order; z is overwritten by the next batch."""
+    def batches(self, order: torch.Tensor, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+        """Yield (z [B, d], y [B] or None) in the given order; z is overwritten by the next batch."""
         buffer = torch.empty(min(size, len(self)), self.z.shape[1], dtype=self.z.dtype)
         for rows in order.split(size):
             z = torch.index_select(self.z, 0, rows, out=buffer[: len(rows)])
-            yield z.to(self.device), self.y[rows].to(self.device)
+            yield z.to(self.device), None if self.y is None else self.y[rows].to(self.device)
 
 
 def _means(batches: list[tuple[float, ...]]) -> dict[str, float]:
     """Return means over examples, each with the same weight whatever the size of its batch."""
-    rows, cls, adv, correct = np.array(batches, dtype=np.float64).T
-    sums = {"cls": rows @ cls, "adv": rows @ adv, "accuracy": correct.sum()}
+    rows, cls, adv, rec, correct = np.array(batches, dtype=np.float64).T
+    sums = {"cls": rows @ cls, "adv": rows @ adv, "rec": rows @ rec, "accuracy": correct.sum()}
     return {name: float(value / rows.sum()) for name, value in sums.items()}
