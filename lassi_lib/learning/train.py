@@ -177,7 +177,7 @@ def selection_score(objective: Objective, row: dict) -> float:
 
 
 class Examples:
-    """Latents on the CPU, perhaps with labels, handed out in batches on the device."""
+    """Latents (or images) on the CPU, perhaps with labels, handed out in batches on the device."""
 
     def __init__(self, z: torch.Tensor, y: np.ndarray | torch.Tensor | None, device: str) -> None:
         if y is not None and len(z) != len(y):
@@ -192,7 +192,7 @@ class Examples:
 
     def batches(self, order: torch.Tensor, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
         """Yield (z [B, d], y [B] or None) in the given order; z is overwritten by the next batch."""
-        buffer = torch.empty(min(size, len(self)), self.z.shape[1], dtype=self.z.dtype)
+        buffer = torch.empty(min(size, len(self)), *self.z.shape[1:], dtype=self.z.dtype)
         for rows in order.split(size):
             z = torch.index_select(self.z, 0, rows, out=buffer[: len(rows)])
             yield z.to(self.device), None if self.y is None else self.y[rows].to(self.device)
