@@ -1,0 +1,93 @@
+"""The kinds of attribute vectors: what each is made from, and the papers' epsilon and sigma_cs.
+
+A table without torch, so that parameters can be checked before anything heavy is imported; the
+functions themselves stand in `vectors`, `boundaries` and `discovered`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lassi_lib.errors import StudyError, nearest
+
+
+@dataclass(frozen=True)
+class VectorKind:
+    """One way to make attribute vectors.
+
+    Attributes
+    ----------
+    needs : tuple of str
+        Arguments of `vectors.attribute_vector` beyond the training latents z.
+    text : str
+        What it is, for tables.
+    epsilon, sigma_cs : float
+        The papers' radius of the similarity set and noise of center smoothing on CelebA. Unit vectors
+        have epsilon 10; the ratio is 1/0.65 throughout. Controls take those of the vector they replace.
+    count : int or None
+        Number of vectors it gives; None where that depends on the data.
+    """
+
+    needs: tuple[str, ...]
+    text: str
+    epsilon: float = 1.0
+    sigma_cs: float = 0.65
+    count: int | None = 1
+
+
+KINDS = {
+    "mean_difference": VectorKind(("y",), "difference of the class means"),
+    "perpendicular": VectorKind(("boundary",), "unit normal of a logistic boundary", 10.0, 6.5),
+    "ramaswamy": VectorKind(
+        ("boundary", "task_boundary"), "mirror direction that keeps the task score, mean absolute length"
+    ),
+    "ramaswamy_signed": VectorKind(
+        ("boundary", "task_boundary"), "the same, average of the signed displacements (as the paper says)"
+    ),
+    "discovered": VectorKind(
+        ("task_boundary", "predict", "seed"), "learned biased direction, faulty projection", 10.0, 6.5, 3
+    ),
+    "discovered_mended": VectorKind(
+        ("task_boundary", "predict", "seed"), "learned biased direction, true projection", 10.0, 6.5, 3
+    ),
+    "pairs": VectorKind(("codes",), "differences of the class means of an ordered factor", count=None),
+    "pairs_basis": VectorKind(("codes",), "principal axes of the pairs: the same set", count=None),
+    # controls: none of these is in the papers
+    "random": VectorKind(("y", "generator"), "Gaussian direction of the mean difference's length"),
+    "degraded": VectorKind(("y", "generator"), "mean difference, turned by an angle"),
+    "partialled": VectorKind(("y", "others"), "mean difference at equal other attributes"),
+    "true_factor": VectorKind(
+        ("z_base", "z_counterfactual"), "mean displacement when the renderer changes the factor"
+    ),
+}
+
+# the attribute names under which the original code files the three discovered vectors
+DISCOVERED_NAMES = ("biased_attr_0", "biased_attr_1", "biased_attr_2")
+
+
+def find_kind(kind: str) -> VectorKind:
+    """Return the entry of a kind; ``degraded_45`` is ``degraded`` by 45 degrees.
+
+    Raises
+    ------
+    StudyError
+        If there is no such kind, or ``degraded`` comes without an angle in 0..180.
+    """
+    name, angle = _parts(kind)
+    if name not in KINDS:
+        raise StudyError(f"attribute vector kind '{kind}' is unknown{nearest(kind, KINDS)}")
+    if name == "degraded" and angle is None:
+        raise StudyError(f"attribute vector kind '{kind}' needs an angle in 0..180 degrees: 'degraded_45'")
+    return KINDS[name]
+
+
+def angle_of(kind: str) -> float | None:
+    """Return the angle in degrees of a ``degraded_...`` kind, None for all others."""
+    return _parts(kind)[1]
+
+
+def _parts(kind: str) -> tuple[str, float | None]:
+    name, _, angle = str(kind).partition("degraded_")
+    if name == "" and angle.replace(".", "", 1).isdecimal() and float(angle) <= 180:
+        return "degraded", float(angle)
+    return ("degraded", None) if name == "" and angle else (str(kind), None)

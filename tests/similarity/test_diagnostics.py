@@ -1,0 +1,45 @@
+"""Tables of vectors on cases worked out by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from lassi_lib.similarity.boundaries import Boundaries, Boundary
+from lassi_lib.similarity.diagnostics import cosines, describe_vectors, drag, latent_spread, share_along
+
+VECTORS = {"x": torch.tensor([2.0, 0.0]), "diagonal": torch.tensor([3.0, 3.0])}
+
+
+def test_lengths_and_cosines():
+    table = describe_vectors(VECTORS, Boundary(torch.tensor([0.0, -5.0]), 1.0), spread=4.0)
+    assert list(table.columns) == ["vector", "norm", "norm / spread", "cos task", "cos x", "cos diagonal"]
+    assert np.allclose(table["norm"], [2, 18**0.5])
+    assert np.allclose(table["norm / spread"], [0.5, 18**0.5 / 4])
+    assert np.allclose(table["cos task"], [0, -(0.5**0.5)])
+    assert np.allclose(table["cos x"], [1, 0.5**0.5])
+    assert list(describe_vectors(VECTORS).columns) == ["vector", "norm", "cos x", "cos diagonal"]
+    assert np.allclose(cosines(torch.eye(2), torch.tensor([[1.0, 1.0]])), [[0.5**0.5], [0.5**0.5]])
+
+
+def test_spread_of_latents():
+    z = torch.randn(5000, 30, generator=torch.Generator().manual_seed(0)) * 2 + 7
+    assert latent_spread(z) == pytest.approx(2 * 30**0.5, rel=0.01)
+    assert latent_spread(torch.tensor([[0.0, 0.0], [6.0, 8.0]])) == pytest.approx(5)
+
+
+def test_share_along_is_that_of_the_moved_latents():
+    z = torch.randn(400, 2, generator=torch.Generator().manual_seed(1))
+    g = Boundary(torch.tensor([1.0, -2.0]), 0.3)
+    t = np.linspace(-1, 1, 5)
+    moved = [float((g.score(z + step * VECTORS["x"]) > 0).float().mean()) for step in t]
+    assert np.allclose(share_along(g, z, VECTORS["x"], t), moved)
+    assert share_along(g, z, torch.tensor([2.0, 1.0]), t).std() == 0  # within the boundary's plane
+
+
+def test_drag_is_in_standard_deviations_of_each_score():
+    z = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(2)) * torch.tensor([1.0, 3.0])
+    boundaries = Boundaries(("a", "b"), torch.tensor([[5.0, 0.0], [0.0, 1.0]]), torch.zeros(2))
+    table = drag(VECTORS, boundaries, z)
+    assert list(table.columns) == ["a", "b"]
+    assert np.allclose(table.loc["x"], [2, 0], atol=0.05)
+    assert np.allclose(table.loc["diagonal"], [3, 1], atol=0.05)
