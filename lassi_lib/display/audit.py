@@ -1,0 +1,164 @@
+"""The audit in pictures: reproduced means against intervals, accuracies against majority, Table 8."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from lassi_lib.display.style import METHOD_MARKERS, StudyFigure, colours_of
+
+_GOOD, _BAD, _MUTED = "#0072B2", "#D55E00", "#8a8a8a"
+
+
+def prediction_figure(positions: pd.DataFrame, t_quantile: float, bound: float) -> StudyFigure:
+    """Show how far each reproduced mean lies from the original, in deviations over seeds.
+
+    Parameters
+    ----------
+    positions : pandas.DataFrame
+        As `relative_position` returns it: row, metric, in_seed_sd, t, outside.
+    t_quantile : float
+        End of the prediction interval, in deviations over seeds.
+    bound : float
+        The most that a repetition of the same seeds could be off, in deviations over seeds.
+    """
+    table = positions.sort_values("in_seed_sd", kind="stable", ignore_index=True)
+    figure = StudyFigure(figsize=(9, 1.4 + 0.17 * len(table)), layout="constrained")
+    axes = figure.subplots()
+    y = np.arange(len(table))
+    axes.axvspan(-t_quantile, t_quantile, color="#eef3f8", lw=0, label="prediction interval")
+    for side in (-bound, bound):
+        label = "bound for the same seeds" if side > 0 else None
+        axes.axvline(side, color="#555555", lw=1, ls="--", label=label)
+    for outside, colour, marker, name in (
+        (False, _GOOD, "o", "inside"),
+        (True, _BAD, "D", "outside the prediction interval"),
+    ):
+        here = (table["outside"] == outside).to_numpy()
+        axes.plot(
+            table["in_seed_sd"][here], y[here], marker, color=colour, ms=4.5, ls="none", label=name, zorder=3
+        )
+    axes.set(
+        ylim=(-0.8, len(table) - 0.2), yticks=y, xlabel="reproduced minus original mean, in published sd"
+    )
+    axes.set_yticklabels(
+        [f"{_words(r)}: {_words(m)}" for r, m in zip(table["row"], table["metric"], strict=True)], fontsize=7
+    )
+    axes.grid(axis="y", visible=False)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    return figure
+
+
+def majority_figure(margins: pd.DataFrame) -> StudyFigure:
+    """Show accuracies above or below the majority rate of the same images, one panel per published table.
+
+    Parameters
+    ----------
+    margins : pandas.DataFrame
+        As `accuracy_margins` returns it: table, row, method, accuracy, accuracy_low, accuracy_high,
+        majority_rate, verdict.
+    """
+    tables = list(dict.fromkeys(margins["table"]))
+    heights = [max(int((margins["table"] == t).sum()), 2) for t in tables]
+    figure = StudyFigure(figsize=(9, 1.3 + 0.19 * sum(heights) + 0.3 * len(tables)), layout="constrained")
+    panels = figure.subplots(len(tables), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    methods = list(dict.fromkeys(margins["method"]))
+    colours = colours_of(methods)
+    for axes, name in zip(panels, tables, strict=True):
+        here = margins[margins["table"] == name].reset_index(drop=True)
+        middle = here["accuracy"] - here["majority_rate"]
+        ends = np.stack([here["accuracy"] - here["accuracy_low"], here["accuracy_high"] - here["accuracy"]])
+        axes.axvline(0, color="black", lw=1)
+        for method in methods:
+            mine = (here["method"] == method).to_numpy()
+            axes.errorbar(
+                middle[mine], np.flatnonzero(mine), xerr=ends[:, mine].clip(0), color=colours[method], ms=5,
+                fmt=METHOD_MARKERS.get(method, "D"), elinewidth=1, capsize=2, label=method,
+            )  # fmt: skip
+        below = (here["verdict"] == "not above the majority rate").to_numpy()
+        axes.set(yticks=range(len(here)), ylim=(len(here) - 0.4, -0.6))
+        axes.set_yticklabels([_words(r) for r in here["row"]], fontsize=7)
+        for label, wrong in zip(axes.get_yticklabels(), below, strict=True):
+            label.set_color(_BAD if wrong else "#333333")
+        axes.set_title(name, loc="left", fontsize=10)
+        axes.grid(axis="y", visible=False)
+    panels[-1].set_xlabel("accuracy minus majority rate, points (intervals: faces of one run)")
+    labelled = {}
+    for axes in panels:  # a method may be missing from some panels
+        labelled |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(labelled.values(), labelled, loc="outside upper center", ncols=4, frameon=False)
+    return figure
+
+
+def association_dumbbells(beside: pd.DataFrame) -> StudyFigure:
+    """Show printed percentages beside recomputed ones, one row per attribute and task, on a log scale.
+
+    Parameters
+    ----------
+    beside : pandas.DataFrame
+        As `beside_printed` returns it: attribute, task, rate_with, rate_with_low, rate_with_high, base_rate,
+        printed_percent, percent_disagrees.
+    """
+    order = {task: i for i, task in enumerate(dict.fromkeys(beside["task"]))}
+    table = beside.sort_values("task", key=lambda t: t.map(order), kind="stable", ignore_index=True)
+    figure = StudyFigure(figsize=(8.5, 1.3 + 0.28 * len(table)), layout="constrained")
+    axes = figure.subplots()
+    y = np.arange(len(table)) + 0.6 * table["task"].map(order).to_numpy()
+    wrong = table["percent_disagrees"].to_numpy(bool)
+    axes.hlines(y[wrong], table["rate_with"][wrong], table["printed_percent"][wrong], color=_BAD, lw=2)
+    axes.plot(
+        table["base_rate"], y, "|", color="black", ms=11, mew=1.5, ls="none", label="base rate of the task"
+    )
+    axes.plot(
+        table["rate_with"], y, "o", color=_GOOD, ms=7, ls="none", label="P(task | attribute), recomputed"
+    )
+    for disagrees, name in ((False, "printed, agrees"), (True, "printed, disagrees")):
+        here = wrong == disagrees
+        style = {"mfc": "none" if not disagrees else _BAD, "mec": "black" if not disagrees else _BAD}
+        axes.plot(table["printed_percent"][here], y[here], "D", ms=5, ls="none", label=name, **style)
+    axes.set(xscale="log", xlabel="% of faces with the attribute", yticks=y, ylim=(y.max() + 0.7, -0.7))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_yticklabels(
+        [f"{_words(t)} given {_words(a)}" for t, a in zip(table["task"], table["attribute"], strict=True)]
+    )
+    axes.grid(axis="y", visible=False)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    return figure
+
+
+def association_heatmap(table: pd.DataFrame) -> StudyFigure:
+    """Show phi of every attribute (rows) and task (columns); a star marks intervals that exclude 0.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As `associations` returns it: attribute, task, phi, phi_low, phi_high.
+    """
+    tasks, attributes = (list(dict.fromkeys(table[c])) for c in ("task", "attribute"))
+    grid = table.pivot(index="attribute", columns="task", values="phi").loc[attributes, tasks]
+    sure = (table["phi_low"] > 0) | (table["phi_high"] < 0)
+    stars = (
+        table.assign(sure=sure).pivot(index="attribute", columns="task", values="sure").loc[attributes, tasks]
+    )
+    figure = StudyFigure(
+        figsize=(2.4 + 1.15 * len(tasks), 1.6 + 0.42 * len(attributes)), layout="constrained"
+    )
+    axes = figure.subplots()
+    limit = max(float(np.nanmax(np.abs(grid.to_numpy()), initial=0.0)), 0.1)
+    image = axes.imshow(grid, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
+    for i in range(len(attributes)):
+        for j in range(len(tasks)):
+            value = grid.iloc[i, j]
+            text = "" if np.isnan(value) else f"{value:+.2f}{'*' if stars.iloc[i, j] else ''}"
+            dark = abs(value) > 0.65 * limit
+            axes.text(j, i, text, ha="center", va="center", fontsize=9, color="white" if dark else "black")
+    axes.set(xticks=range(len(tasks)), yticks=range(len(attributes)))
+    axes.set_xticklabels([_words(t) for t in tasks], rotation=20, ha="right")
+    axes.set_yticklabels([_words(a) for a in attributes])
+    axes.grid(visible=False)
+    figure.colorbar(image, ax=axes, label="phi")
+    return figure
+
+
+def _words(name: str) -> str:
+    return str(name).replace("_", " ").replace("+", " + ")

@@ -1,0 +1,288 @@
+"""The audit: every check over every published number, one ranked list, and a verdict by a stated rule.
+
+The checks are in `audit_arithmetic` (printed numbers alone), `audit_comparison` (reproduction against
+original) and `audit_labels` (official label files); `findings` says what their tables hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from lassi_lib.errors import StudyError
+from lassi_lib.study import audit_arithmetic as arithmetic
+from lassi_lib.study import audit_comparison as comparison
+from lassi_lib.study import audit_labels as from_labels
+from lassi_lib.study.annotations import Annotations
+from lassi_lib.study.findings import VERDICTS, prepared
+from lassi_lib.study.verdicts import Verdict
+
+SURE = ("certain", "chance", "question")
+
+
+def audit(
+    found: Mapping[str, Annotations] | None = None,
+    *,
+    tolerance: float = 5.0,
+    confidence: float = 0.95,
+    facts: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Run every check and return all rows (columns as in `findings`, and `sure`).
+
+    Parameters
+    ----------
+    found : mapping
+        What `find_annotations` returned; checks that need what is not there say so.
+    tolerance : float
+        The reproduction's "within 5 %".
+    confidence : float
+        Of every interval.
+    facts : pandas.DataFrame, optional
+        Published facts (default: all of `published`).
+
+    Raises
+    ------
+    StudyError
+        If `tolerance` or `confidence` makes no sense.
+    """
+    if not 0 < tolerance < 100 or not 0.5 < confidence < 1:
+        raise StudyError(
+            f"audit: tolerance {tolerance} must lie in 0..100 and confidence {confidence} in 0.5..1"
+        )
+    facts, found = prepared(facts), found or {}
+    tables = [
+        arithmetic.attainable_means(facts),
+        arithmetic.attainable_deviations(facts),
+        arithmetic.printed_twice(facts),
+        arithmetic.complementary_rates(facts),
+        arithmetic.counted_combinations(facts),
+        arithmetic.certified_within_empirical(facts),
+        arithmetic.larger_sets_are_harder(facts),
+        arithmetic.same_model(facts),
+        arithmetic.repeated_rows(facts),
+        comparison.within_tolerance(facts, tolerance),
+        comparison.prediction_intervals(facts, confidence),
+        comparison.seed_subset_bound(facts),
+        comparison.binomial_intervals(facts, confidence),
+        from_labels.sample_sizes(facts, found),
+        from_labels.printed_rates(facts, found),
+        from_labels.above_majority(facts, found, confidence),
+        from_labels.table_8(facts, found),
+    ]
+    rows = pd.concat([t for t in tables if len(t)], ignore_index=True)
+    return rows.assign(sure=rows["verdict"].map(VERDICTS))
+
+
+def checks_made(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per check: numbers, consistent, at fault, no power, not checked."""
+    counts = rows.groupby("check", sort=False)["verdict"].value_counts().unstack(fill_value=0)
+    quiet = ("consistent", "no power", "not checked")
+    out = pd.DataFrame({"check": counts.index, "numbers": counts.sum(axis=1).to_numpy()})
+    faulty = counts.drop(columns=[c for c in quiet if c in counts]).sum(axis=1)
+    out["consistent"] = counts.get("consistent", faulty * 0).to_numpy()
+    out["at fault"] = faulty.to_numpy()
+    for name in quiet[1:]:
+        out[name] = counts.get(name, faulty * 0).to_numpy()
+    return out.astype({c: int for c in out if c != "check"})
+
+
+def ranked(rows: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """Return the findings, most weighty first: one row per check, source and verdict.
+
+    The order is by how sure (`SURE`: without chance, by chance at most, a question), then by the largest
+    discrepancy in points. Columns rank, sure, finding (a sentence), check, source, table, verdict,
+    numbers (judged by the check there), at_fault, largest (points), p_holm (smallest).
+    """
+    out = []
+    judged = rows[~rows["verdict"].isin(["no power", "not checked"])]
+    totals = judged.groupby(["check", "source"]).size()
+    faulty = rows[rows["sure"] != ""]
+    also = faulty.groupby("fact")["check"].agg(lambda c: sorted(set(c)))
+    for (check, source, verdict), group in faulty.groupby(["check", "source", "verdict"], sort=False):
+        worst = group.sort_values("size", ascending=False, kind="stable").iloc[0]
+        total, table = int(totals[check, source]), ", ".join(dict.fromkeys(group["table"]))
+        out.append(
+            {
+                "sure": worst["sure"],
+                "finding": _sentence(rows[rows["check"] == check], group, worst, total, also, confidence),
+                "check": check,
+                "source": source,
+                "table": table,
+                "verdict": verdict,
+                "numbers": total,
+                "at_fault": len(group),
+                "largest": float(worst["size"]),
+                "p_holm": group["p_holm"].min(),
+            }
+        )
+    columns = ["sure", "finding", "check", "source", "table", "verdict", "numbers", "at_fault", "largest"]
+    table = pd.DataFrame(out, columns=[*columns, "p_holm"])
+    order = table["sure"].map({name: i for i, name in enumerate(SURE)})
+    table = table.assign(order=order).sort_values(
+        ["order", "largest"], ascending=[True, False], kind="stable", ignore_index=True
+    )
+    table.insert(0, "rank", range(1, len(table) + 1))
+    return table.drop(columns="order")
+
+
+def _sentence(
+    check: pd.DataFrame,
+    group: pd.DataFrame,
+    worst: pd.Series,
+    total: int,
+    also: pd.Series,
+    confidence: float,
+) -> str:
+    """Say what a group of rows at fault amounts to, with its worst number."""
+    lead = "" if len(group) == 1 else "worst: "
+    text = f"{len(group)} of {total} {worst['verdict']}"
+    tested = int(check["p_value"].notna().sum())
+    if tested:
+        held = int((check["p_holm"] < 1 - confidence).sum())
+        text += f" ({(1 - confidence) * tested:.1f} expected by chance; {held} at Holm's level)"
+    text += f"; {lead}{worst['row']}, {worst['metric']}: printed {worst['printed']}, "
+    text += f"expected {worst['expected']}"
+    others = [c for c in also.get(worst["fact"], []) if c != worst["check"]] if worst["fact"] >= 0 else []
+    if others:
+        text += f" (at fault also by: {', '.join(others)})"
+    doubts = int((group["doubt"] != "").sum())
+    return text + (f"; {doubts} of them not legible beyond doubt" if doubts else "")
+
+
+def unchecked(rows: pd.DataFrame, facts: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return what no check could fail: one row per source, table and metric, with the reason.
+
+    A number is checked if one check about numbers at least had power and what it needed (comparisons of
+    two papers do not count). Columns source, table, metric, numbers, unchecked, why.
+    """
+    facts, rows = prepared(facts), rows[rows["about"] == "number"]
+    quiet = {"no power", "not checked"}
+    done = set(rows.loc[~rows["verdict"].isin(quiet), "fact"])
+    reasons = rows[rows["verdict"] == "not checked"].groupby("fact")["expected"].first()
+    blunt = set(rows.loc[rows["verdict"] == "no power", "fact"])
+    out = []
+    for (source, table, metric), group in facts.groupby(["source", "table", "metric"], sort=False):
+        open_ = group[~group["fact"].isin(done)]
+        if open_.empty:
+            continue
+        why = {reasons.get(f, "every number would pass" if f in blunt else "") for f in open_["fact"]}
+        words = "; ".join(sorted(why - {""})) or "needs training, or is not defined closely enough"
+        out.append((source, table, metric, len(group), len(open_), words))
+    return pd.DataFrame(out, columns=["source", "table", "metric", "numbers", "unchecked", "why"])
+
+
+def audit_verdict(rows: pd.DataFrame, confidence: float = 0.95, facts: pd.DataFrame | None = None) -> Verdict:
+    """Judge "the published numbers are right, as far as they can be checked without training".
+
+    Only checks about numbers decide: not supported if any number is at fault without chance, else
+    inconclusive if any is unexplained, else supported. What comparisons find, and accuracies that a
+    constant classifier reaches, is said beside it: it concerns what is made of the numbers.
+    """
+    total, numbers = len(prepared(facts)), rows[(rows["about"] == "number") & (rows["fact"] >= 0)]
+    checked = numbers[~numbers["verdict"].isin(["no power", "not checked"])]["fact"].nunique()
+    at_fault = {s: numbers[numbers["sure"] == s] for s in SURE}
+    wrong, odd = (at_fault[s]["fact"].nunique() for s in ("certain", "question"))
+    outcome = "not supported" if wrong else "inconclusive" if odd else "supported"
+    text = (
+        f"Of {checked:,} published numbers that can be checked without training ({total:,} in all), {wrong} "
+        f"cannot be right as printed and {odd} more are unexplained. "
+    )
+    if wrong:
+        groups = at_fault["certain"].groupby(["source", "table"], sort=False)["fact"].nunique()
+        groups = groups.sort_values(ascending=False, kind="stable")
+        text += "Not right: " + ", ".join(f"{n} in {s} {t}" for (s, t), n in groups.items()) + ". "
+    text += _beside(rows)
+    rule = (
+        "Rule: not supported if any number that can be checked is impossible, or contradicted by official "
+        "labels or by another printed number; else inconclusive if any is unexplained; else supported."
+    )
+    return Verdict(outcome, text + rule, ranked(rows, confidence))
+
+
+def _beside(rows: pd.DataFrame) -> str:
+    """Say what comparisons and majority rates add."""
+    text = []
+    for check, group in rows[rows["check"].str.startswith("within")].groupby("check", sort=False):
+        n = int((group["verdict"] == "contradicted").sum())
+        text.append(f"Of {len(group)} reproduced numbers {n} are not {check}. ")
+    for check, words in (
+        ("prediction interval", "outside the interval that the published deviation predicts"),
+        ("repeated seeds", "farther off than a repetition of the same seeds could be"),
+    ):
+        group = rows[rows["check"] == check]
+        n = int((group["sure"] != "").sum())
+        text.append(f"Of {len(group)} with a published deviation {n} are {words}. " if len(group) else "")
+    group = rows[rows["check"] == "above the majority rate"]
+    judged = group[group["verdict"] != "not checked"]
+    n = int((judged["verdict"] == "not above the majority rate").sum())
+    text.append(f"Of {len(judged)} accuracies {n} are not above the majority rate of the same images. ")
+    return "".join(text)
+
+
+def shown(rows: pd.DataFrame, top: int = 0) -> pd.DataFrame:
+    """Return a ranked list or rows of a check for `present`: the columns a reader wants, sizes as text."""
+    table = rows.head(top) if top else rows
+    size = "largest" if "largest" in table else "size"
+    table = table.assign(**{size: [f"{x:.1g}" if 0 < x < 0.095 else f"{x:.1f}" for x in table[size]]})
+    names = (
+        ["rank", "sure", "check", "source", "table", "finding", "largest"]
+        if size == "largest"
+        else [
+            "source",
+            "table",
+            "row",
+            "metric",
+            "printed",
+            "expected",
+            "verdict",
+            "size",
+            "p_value",
+            "p_holm",
+        ]
+    )
+    table = table[names].rename(columns={size: f"{size}, points"})
+    return table.drop(columns=[c for c in ("p_value", "p_holm") if c in table and table[c].isna().all()])
+
+
+def relative_position(rows: pd.DataFrame, facts: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return reproduced means in prediction standard deviations from the original, for a figure.
+
+    Columns row, metric, table, t, low, high (the interval's ends in the same unit), in_seed_sd, outside.
+    """
+    pairs = comparison.pairs_with_deviation(prepared(facts))
+    t, in_sd = comparison.standardised(pairs)
+    verdicts = rows[rows["check"] == "prediction interval"].set_index("fact")["verdict"]
+    out = pairs[["fact", "row", "metric", "table"]].assign(t=t, in_seed_sd=in_sd)
+    return out.assign(outside=(out["fact"].map(verdicts) == "outside the interval").to_numpy(bool))
+
+
+def accuracy_margins(rows: pd.DataFrame, found: Mapping[str, Annotations]) -> pd.DataFrame:
+    """Return the reproduction's accuracies beside the majority rate of the same images, for a figure.
+
+    Columns table, row, method, accuracy, accuracy_low, accuracy_high (one run's binomial interval),
+    majority_rate, verdict; rows without a known majority rate are left out.
+    """
+    from lassi_lib.study.statistics import clopper_pearson
+
+    facts = prepared()
+    checks = rows[(rows["check"] == "above the majority rate") & (rows["source"] == "merk2023")]
+    checks = checks[checks["verdict"] != "not checked"]
+    mine = facts.set_index("fact").loc[checks["fact"]]
+    rates = [from_labels.majority_rate_of(facts, found, r)[0] for r in mine.itertuples()]
+    n = mine["n_eval"].to_numpy(float)
+    low, high = clopper_pearson(np.round(mine["value"] / 100 * n), n)
+    return pd.DataFrame(
+        {
+            "table": mine["table"].to_numpy(),
+            "task": mine["task"].to_numpy(),
+            "row": mine["row"].to_numpy(),
+            "method": mine["method"].to_numpy(),
+            "accuracy": mine["value"].to_numpy(),
+            "accuracy_low": 100 * np.atleast_1d(low),
+            "accuracy_high": 100 * np.atleast_1d(high),
+            "majority_rate": rates,
+            "verdict": checks["verdict"].to_numpy(),
+        }
+    )

@@ -1,0 +1,196 @@
+"""Checks against the official label files: sample sizes, majority rates, attribute rates, Table 8."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from lassi_lib.study.annotations import Annotations
+from lassi_lib.study.associations import associations, beside_printed, printed_cells
+from lassi_lib.study.findings import finding_rows
+from lassi_lib.study.statistics import clopper_pearson
+
+Found = Mapping[str, Annotations]
+_ABSENT = "official label file not at hand"
+
+
+def _subset(found: Found, r: object) -> tuple[pd.DataFrame | None, str]:
+    """Return the labels of a fact's images, or None and why not."""
+    if r.dataset not in found:
+        return None, _ABSENT
+    if pd.isna(r.n_eval):
+        return None, "the number of images is not stated"
+    labels = found[r.dataset].subset(r.split, int(r.n_eval))
+    return labels, "" if labels is not None else "no every-k-th subset has so many images"
+
+
+def sample_sizes(facts: pd.DataFrame, found: Found) -> pd.DataFrame:
+    """Check that every stated number of images is every k-th image of its split, k as in the papers.
+
+    One row per source, data set, split and number.
+    """
+    rows = facts[facts["n_eval"].notna() & facts["dataset"].isin(["CelebA", "FairFace"])]
+    rows = rows.drop_duplicates(["source", "dataset", "split", "n_eval"]).copy()
+    rows["metric"], rows["printed"] = "images", rows["n_eval"].astype(int).map("{:,}".format)
+    rows["row"] = rows["dataset"] + ", " + rows["split"]
+    words, verdict = [], []
+    for r in rows.itertuples():
+        if r.dataset not in found:
+            words.append(_ABSENT)
+            verdict.append("not checked")
+            continue
+        k, size = found[r.dataset].stride(r.split, int(r.n_eval)), len(found[r.dataset].of_split(r.split))
+        words.append(f"1 in {k} of {size:,}" if k and k > 1 else f"{size:,} images in the split")
+        verdict.append("consistent" if k else "contradicted")
+    out = finding_rows("sample size", rows, words, verdict, [0.0] * len(rows))
+    return out.assign(fact=-1)  # a sample size is no number of the file's value column
+
+
+def printed_rates(facts: pd.DataFrame, found: Found) -> pd.DataFrame:
+    """Check printed majority classes and attribute rates against the labels of the same images."""
+    rows = facts[facts["metric"].isin(["majority_class", "pos_rate", "neg_rate"])]
+    words, verdict, size = [], [], []
+    for r in rows.itertuples():
+        if r.metric != "majority_class" and pd.isna(r.n_eval) and r.dataset in found:
+            labels, why = found[r.dataset].of_split(r.split), ""  # a whole split, whatever its size
+        else:
+            labels, why = _subset(found, r)
+        if labels is None:
+            words.append(why)
+            verdict.append("not checked")
+            size.append(0.0)
+            continue
+        share = 100 * (labels[r.task] if r.metric == "majority_class" else labels[r.sensitive]).value_counts(
+            normalize=True
+        )
+        ours = float(
+            share.max() if r.metric == "majority_class" else share.get(int(r.metric == "pos_rate"), 0.0)
+        )
+        words.append(f"{ours:.2f} of {len(labels):,} images")
+        off = abs(r.value - ours) - r.half
+        verdict.append("contradicted" if off > 1e-9 else "consistent")
+        size.append(off)
+    return finding_rows("rate of labels", rows, words, verdict, size)
+
+
+def majority_rate_of(facts: pd.DataFrame, found: Found, r: object) -> tuple[float, str]:
+    """Return (the rate of the largest class among a fact's images in percent or NaN, where it is from)."""
+    labels, why = _subset(found, r)
+    if labels is not None and r.task in labels:
+        return 100 * float(labels[r.task].value_counts(normalize=True).max()), "labels"
+    printed = facts[
+        (facts["metric"] == "majority_class")
+        & (facts["dataset"] == r.dataset)
+        & (facts["task"] == r.task)
+        & (facts["split"] == r.split)
+        & (facts["n_eval"] == r.n_eval)
+    ]
+    if len(printed):
+        return float(printed["value"].iloc[0]), printed["table"].iloc[0]
+    return np.nan, why or "task not in the label file"
+
+
+def above_majority(facts: pd.DataFrame, found: Found, confidence: float = 0.95) -> pd.DataFrame:
+    """Check that each accuracy is above what a constant classifier reaches on the same images.
+
+    A constant classifier is always certified fair, so fairness beside such an accuracy says little
+    (that the classifier *is* near-constant is inferred: its predictions were not published). An
+    accuracy above the majority rate whose binomial interval reaches down to it is not shown to be
+    above (`expected` gives the one-sided p-value; it counts the faces of one run).
+    """
+    rows = facts[
+        (facts["metric"] == "accuracy") & facts["task"].notna() & ~facts["table"].str.contains("quoted")
+    ]
+    words, verdict, size = [], [], []
+    for r in rows.itertuples():
+        rate, where = majority_rate_of(facts, found, r)
+        if np.isnan(rate) or pd.isna(r.n_eval):
+            words.append(where or "the number of images is not stated")
+            verdict.append("not checked")
+            size.append(0.0)
+            continue
+        n = int(r.n_eval)
+        k = round(r.value / 100 * n)
+        low, _ = clopper_pearson(k, n, 2 * confidence - 1)  # its lower end is a one-sided bound
+        p = float(special.bdtrc(k - 1, n, rate / 100)) if k else 1.0
+        words.append(f"above {rate:.2f} ({where}); a run's lower bound is {100 * low:.1f}, p {p:.2g}")
+        below, shown = r.value <= rate, 100 * low > rate
+        verdict.append(
+            "not above the majority rate"
+            if below
+            else "consistent"
+            if shown
+            else "not shown above the majority rate"
+        )
+        size.append(rate - r.value if below else rate - 100 * low)
+    return finding_rows("above the majority rate", rows, words, verdict, size, about="meaning")
+
+
+def table_8(facts: pd.DataFrame, found: Found) -> pd.DataFrame:
+    """Check every cell of Merk et al.'s Table 8 against CelebA's labels, and its ratios within the row.
+
+    A ratio is judged twice: against the labels, and (check 'Table 8, ratio of its row') against the
+    percentage and base rate printed beside it, for which no labels are needed. Sizes of ratios are
+    those of the percentage it stands for: ratio times base rate.
+    """
+    rows = facts[(facts["source"] == "merk2023") & (facts["table"] == "Table 8")]
+    cells = printed_cells()
+    if "CelebA" not in found:
+        words = [_ABSENT] * len(rows)
+        checked = finding_rows("Table 8, labels", rows, words, ["not checked"] * len(rows), [0.0] * len(rows))
+        ours = _from_cells(cells)
+    else:
+        labels = found["CelebA"].labels
+        table = associations(labels, cells["attribute"].unique(), cells["task"].unique())
+        ours = beside_printed(table, cells)
+        checked = _cells_against_labels(rows, ours)
+    return pd.concat([checked, _ratios_of_rows(rows, ours)], ignore_index=True)
+
+
+def _from_cells(cells: pd.DataFrame) -> pd.DataFrame:
+    """The printed cells taken as truth: enough to judge each ratio by its own row."""
+    return beside_printed(
+        cells[["attribute", "task"]].assign(rate_with=cells["percent"], base_rate=cells["base_rate"]), cells
+    )
+
+
+def _cells_against_labels(rows: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
+    found = ours.set_index(["attribute", "task"])
+    words, verdict, size = [], [], []
+    for r in rows.itertuples():
+        if r.metric == "base_rate":
+            cell = ours[ours["task"] == r.task].iloc[0]
+            expected, wrong = cell["base_rate"], cell["base_rate_disagrees"]
+            words.append(f"{expected:.2f}")
+            size.append(abs(r.value - expected) - r.half)
+        else:
+            cell = found.loc[(r.sensitive, r.task)]
+            if r.metric == "percent":
+                expected, wrong = cell["rate_with"], cell["percent_disagrees"]
+                words.append(
+                    f"{expected:.2f} ({cell['both']:,} of {cell['both'] + cell['attribute_only']:,})"
+                )
+                size.append(abs(r.value - expected) - r.half)
+            else:
+                ratio, wrong = cell["ratio"], cell["ratio_disagrees"]
+                more = "" if ratio >= 1 else f", turned over {1 / ratio:.2f}"
+                words.append(f"{ratio:.2f}{more}")
+                size.append(abs(cell["printed_percent"] - cell["rate_with"]))
+        verdict.append("contradicted" if wrong else "consistent")
+    return finding_rows("Table 8, labels", rows, words, verdict, size)
+
+
+def _ratios_of_rows(rows: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
+    rows = rows[rows["metric"] == "ratio"]
+    found = ours.set_index(["attribute", "task"])
+    words, verdict, size = [], [], []
+    for r in rows.itertuples():
+        cell = found.loc[(r.sensitive, r.task)]
+        p, b = cell["printed_percent"], cell["printed_base_rate"]
+        words.append(f"{max(p / b, b / p):.2f} from {p:g} and {b:g}")
+        verdict.append("contradicted" if cell["ratio_disagrees_with_row"] else "consistent")
+        size.append(abs(r.value - max(p / b, b / p)) * b)
+    return finding_rows("Table 8, ratio of its row", rows, words, verdict, size)
