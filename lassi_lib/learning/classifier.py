@@ -72,6 +72,10 @@ def fit_classifier(
     y = torch.tensor(np.asarray(y), dtype=torch.int64)
     if len(r) != len(y):
         raise ValueError(f"{len(r)} representations but {len(y)} labels")
+    if len(y) and not 0 <= int(y.min()) <= int(y.max()) < n_classes:
+        raise ValueError(
+            f"labels run from {int(y.min())} to {int(y.max())}, but there are {n_classes} classes"
+        )
     with initialisation(seed, "classifier/init"):
         classifier = nn.Linear(r.shape[1], n_classes)
     optimiser = torch.optim.Adam(classifier.parameters(), lr=training.learning_rate, fused=True)

@@ -102,7 +102,8 @@ class Losses:
 
     def numbers(self) -> tuple[float, float, float, float, float]:
         """Return (rows, cls, adv, rec, correct) without the graph."""
-        return self.rows, self.cls.item(), self.adv.item(), float(self.rec), self.correct.item()
+        values = (torch.as_tensor(x).item() for x in (self.cls, self.adv, self.rec, self.correct))
+        return self.rows, *values
 
 
 def candidates(

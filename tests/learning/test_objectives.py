@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -10,8 +11,8 @@ from torch import nn
 
 from benchmarks.training_step import plain_losses
 from lassi_lib.errors import StudyError
-from lassi_lib.learning.objectives import Objective, farthest, losses
-from lassi_lib.learning.representation import Representation, initialisation
+from lassi_lib.learning.objectives import BATCH_NORM, Losses, Objective, candidates, farthest, losses
+from lassi_lib.learning.representation import Representation, initialisation, mlp
 from lassi_lib.similarity.sets import SimilaritySet
 
 OBJECTIVES = {
@@ -127,29 +128,150 @@ def test_augmented_cross_entropy_is_the_mean_over_the_explicit_concatenation():
     assert ours.correct == (head(r).argmax(1) == labels).sum()
 
 
-def test_a_common_shift_is_invisible_in_train_mode_but_not_in_eval_mode():
+def plain_transfer(representation, head, z, y, objective, vectors, t, decoder):
+    """Write the three losses out on materialised points z + t A, one module call a pass."""
+    train = representation.training
+
+    def farthest_points():
+        representation.eval()
+        with torch.no_grad():
+            moved = torch.stack([(representation(z + draw @ vectors) - representation(z)) for draw in t])
+        representation.train(train)
+        best = moved.pow(2).sum(-1).argmax(0)
+        return z + t[best, torch.arange(len(z))] @ vectors
+
+    if objective.batch_norm == "joint":
+        both = representation(torch.cat([z, farthest_points()]))
+        r, r_adv = both[: len(z)], both[len(z) :]
+        clean = r
+    else:
+        r = representation(z)
+        points = farthest_points()
+        representation.train(train and objective.batch_norm == "separate")
+        clean = r if objective.batch_norm == "separate" else representation(z)
+        r_adv = representation(points)
+        representation.train(train)
+    adv = (clean - r_adv).pow(2).sum(1).sqrt().mean()
+    rec = (decoder(r) - z).pow(2).sum(1).sqrt().mean()
+    logits = head(r)
+    cls = nn.functional.cross_entropy(logits, y)
+    return Losses(cls, adv, (logits.argmax(1) == y).sum(), len(y), rec)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("batch_norm", BATCH_NORM)
+def test_transfer_equals_the_plain_formulation_for_every_kind_of_statistics(batch_norm, train):
+    objective = Objective("Transfer", 0.01, 0.3, 0.2, batch_norm=batch_norm)
+    results = []
+    for loss_function in (losses, plain_transfer):
+        representation, head, z, y, similarity, t = problem()
+        with initialisation(8, "test/decoder"):
+            decoder = mlp((5, 7, 8, 9)).double()
+        modules = nn.ModuleList([representation, head, decoder]).train(train)
+        batch = loss_function(representation, head, z, y, objective, similarity.vectors, t, decoder)
+        objective.total(batch.cls, batch.adv, batch.rec).backward()
+        grads = {k: p.grad for k, p in modules.named_parameters()}
+        results.append((batch, grads, dict(modules.named_buffers()), representation.training))
+    (ours, grads, buffers, mode), (plain, plain_grads, plain_buffers, _) = results
+    assert mode is train
+    for attribute in ("cls", "adv", "rec", "correct"):
+        torch.testing.assert_close(getattr(ours, attribute), getattr(plain, attribute))
+    assert ours.adv > 0.1 and ours.rec > 0.1
+    for key, grad in grads.items():
+        torch.testing.assert_close(grad, plain_grads[key], rtol=1e-8, atol=1e-10)
+    for key, value in buffers.items():
+        torch.testing.assert_close(value, plain_buffers[key])
+    passes = {"separate": 2, "joint": 1, "frozen": 1}[batch_norm] if train else 0
+    assert buffers["0.norms.0.num_batches_tracked"] == 1 + passes
+
+
+def test_without_labels_only_the_classification_loss_is_missing():
+    objective = Objective("Transfer", 0.0, 0.3, 0.2)
+    results = []
+    for labelled in (True, False):
+        representation, head, z, y, similarity, t = problem()
+        with initialisation(8, "test/decoder"):
+            decoder = mlp((5, 9)).double()
+        y = y if labelled else None
+        batch = losses(representation, head, z, y, objective, similarity.vectors, t, decoder)
+        objective.total(batch.cls, batch.adv, batch.rec).backward()
+        results.append((batch, [p.grad for p in representation.parameters()]))
+    (with_labels, grads), (without, again) = results
+    assert with_labels.cls > 0 and without.cls == 0 and without.rows == 12
+    assert torch.equal(with_labels.adv, without.adv) and torch.equal(with_labels.rec, without.rec)
+    assert all(torch.equal(a, b) for a, b in zip(grads, again, strict=True))
+
+
+def shifted(batch_norm, train):
+    """Return L_adv of one layer where t a shifts every row alike."""
     representation, head, z, y, similarity, _ = problem(n=1)
     t = torch.full((1, len(z), 1), 1.5, dtype=torch.float64)
-    adv = {}
-    for train in (True, False):
-        representation.train(train)
-        with torch.no_grad():
-            linear = Representation(9, (), 5).double()  # one layer: t a shifts every row alike
-            linear.load_state_dict(
-                {
-                    "linears.0.weight": representation.linears[0].weight[:5],
-                    "linears.0.bias": representation.linears[0].bias[:5],
-                    "norms.0.running_mean": torch.zeros(5),
-                    "norms.0.running_var": torch.ones(5),
-                    "norms.0.num_batches_tracked": torch.tensor(0),
-                }
-            )
-            batch = losses(linear.train(train), head, z, y, OBJECTIVES["LASSI"], similarity.vectors, t)
-        adv[train] = batch.adv.item()
-    assert adv[True] < 1e-6 and adv[False] > 0.1
+    linear = Representation(9, (), 5).double()
+    linear.load_state_dict(
+        {
+            "linears.0.weight": representation.linears[0].weight.detach()[:5],
+            "linears.0.bias": representation.linears[0].bias.detach()[:5],
+            "norms.0.running_mean": torch.zeros(5),
+            "norms.0.running_var": torch.ones(5),
+            "norms.0.num_batches_tracked": torch.tensor(0),
+        }
+    )
+    objective = dataclasses.replace(OBJECTIVES["LASSI"], batch_norm=batch_norm)
+    with torch.no_grad():
+        return losses(linear.train(train), head, z, y, objective, similarity.vectors, t).adv.item()
 
 
-@pytest.mark.parametrize("bad", [{"lambda_3": 0.1}, {"lambda_2": -0.1}])
-def test_impossible_weights_are_the_users_mistake(bad):
-    with pytest.raises(StudyError, match="lambda"):
+def test_a_common_shift_is_invisible_to_separate_statistics_in_train_mode_alone():
+    assert shifted("separate", train=True) < 1e-6
+    assert shifted("joint", train=True) > 0.1
+    assert shifted("frozen", train=True) > 0.1
+    in_eval_mode = [shifted(kind, train=False) for kind in BATCH_NORM]
+    assert in_eval_mode[0] > 0.1 and in_eval_mode == pytest.approx([in_eval_mode[0]] * 3)
+
+
+def stream():
+    return torch.Generator().manual_seed(3)
+
+
+def test_candidates_from_the_ball_are_the_similarity_sets_own():
+    similarity = SimilaritySet(torch.eye(3), epsilon=2.0)
+    expected = similarity.sample((4, 500), stream())
+    assert torch.equal(candidates(similarity, OBJECTIVES["LASSI"], (4, 500), stream()), expected)
+    wider = dataclasses.replace(OBJECTIVES["LASSI"], radius_scale=1.5)
+    assert torch.equal(candidates(similarity, wider, (4, 500), stream()), 1.5 * expected)
+
+
+@pytest.mark.parametrize(("n", "outside"), [(1, 0.124), (2, 0.306), (3, 0.500)])
+def test_gaussian_candidates_leave_the_ball_as_often_as_certification_does(n, outside):
+    # The share of N(0, 0.65^2 I_n) beyond radius 1; 40,000 draws have a standard error below 0.0025.
+    objective = Objective("LASSI", lambda_2=0.1, sampling="gaussian", sigma_cs=0.65)
+    t = candidates(SimilaritySet(torch.eye(n), epsilon=1.0), objective, (8, 5000), stream())
+    assert t.shape == (8, 5000, n)
+    assert (t.norm(dim=-1) > 1).float().mean().item() == pytest.approx(outside, abs=0.01)
+
+
+def test_box_candidates_of_many_vectors_are_far_outside_the_ball():
+    objective = Objective("LASSI", lambda_2=0.1, sampling="box")
+    t = candidates(SimilaritySet(torch.eye(49), epsilon=0.5), objective, (4, 500), stream())
+    assert t.abs().max() <= 0.5 and t.min() < -0.49 and t.max() > 0.49
+    assert (t**2).mean().item() == pytest.approx(0.25 / 3, rel=0.02)
+    assert t.norm(dim=-1).mean().item() == pytest.approx(0.5 * 4.04, rel=0.02)  # pitfall B4
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"lambda_2": -0.1}, "lambda"),
+        ({"lambda_3": float("nan")}, "lambda"),
+        ({"lambda_1": 0.0}, "nothing is left"),
+        ({"lambda_1": 0.0, "lambda_2": 0.1, "augment": True}, "augment"),
+        ({"batch_norm": "seperate"}, "did you mean 'separate'"),
+        ({"sampling": "sphere"}, "sampling 'sphere' is unknown"),
+        ({"radius_scale": 0.0}, "radius_scale"),
+        ({"sampling": "gaussian"}, "sigma_cs"),
+    ],
+)
+def test_impossible_objectives_are_the_users_mistake(bad, message):
+    with pytest.raises(StudyError, match=message) as error:
         Objective("Other", **bad)
+    assert "\n" not in str(error.value)
