@@ -107,6 +107,7 @@ def discover(
     steps, history = torch.tensor([-s.step, 0.0, s.step], device=device), []
     with (
         numerics.threads(s.threads),
+        numerics.full_precision(),
         progress(total=s.count * s.iterations, label=label, unit="step") as bar,
     ):
         for k in range(s.count):

@@ -41,7 +41,8 @@ def attribute_vector(
     Returns
     -------
     torch.Tensor
-        float32 [d]; [3, d] for the discovered kinds, [n, d] for pairs.
+        float32 [d]; [3, d] for the discovered kinds (`discovered.discover` gives their history too and
+        takes other settings), [n, d] for pairs.
 
     Raises
     ------
