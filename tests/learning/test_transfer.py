@@ -11,7 +11,7 @@ import torch
 from lassi_lib.learning import train as module
 from lassi_lib.learning.classifier import ClassifierTraining, fit_classifier, train_classifier
 from lassi_lib.learning.objectives import Objective
-from lassi_lib.learning.representation import Representation, embed, mlp
+from lassi_lib.learning.representation import Representation, embed, initialisation, mlp
 from lassi_lib.learning.train import EncoderTraining, selection_score, train_representation
 from lassi_lib.similarity.sets import SimilaritySet
 from tests.learning.test_train import AUGMENT, LASSI, NAIVE, SMALL, equal, fit, toy
@@ -103,21 +103,27 @@ def test_transfer_serves_tasks_it_has_never_seen_and_hides_the_attribute():
     assert rebuilt["rebuild"][1] < (2 / np.pi) ** 0.5 < rebuilt["transfer"][1]
 
 
-def test_the_decoder_is_the_papers_and_mirrors_the_encoder(monkeypatch):
+def test_the_decoder_is_the_papers_mirrors_the_encoder_and_shares_its_mode(monkeypatch):
     with torch.device("meta"):
         assert sum(p.numel() for p in mlp((512, 1024, 2048, 12_288)).parameters()) == 27_808_768
-    seen = []
+    seen, modes = [], []
     original = module.losses
 
-    def spy(*args):
+    def spy(representation, *args):
         seen.append(args[-1])
-        return original(*args)
+        modes.append((representation.training, args[-1].training))
+        return original(representation, *args)
 
     monkeypatch.setattr(module, "losses", spy)
-    fit(TRANSFER, epochs=1)
+    fit(TRANSFER, epochs=2, learning_rate=0.0)
     kinds = [type(layer).__name__ for layer in seen[0]]
     assert kinds == ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear"]
     assert [layer.out_features for layer in seen[0][::3]] == [16, 32, 12]
+    assert modes == ([(True, True)] * 15 + [(False, False)] * 4) * 2
+    with initialisation(0, "decoder/init"):
+        expected = mlp((8, 16, 32, 12))
+    pairs = zip(seen[0].parameters(), expected.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize(
