@@ -122,13 +122,13 @@ def trace(encoder: Restriction, u0: torch.Tensor, low: float, high: float) -> Po
     t = torch.cat([t[:1], kink[unit], t[1:]])
     p = torch.cat([(value + bias)[None], slopes * t.diff()[:, None]]).cumsum(0)
     for weight, bias in encoder.tail[1:]:
-        t, p = _split_at_zeros(t, p)
+        t, p = split_at_zeros(t, p)
         live = (p > 0).any(0).nonzero().squeeze(1)
         p = torch.addmm(bias, p[:, live].clamp(min=0), weight[live])
     return Polyline(t, p)
 
 
-def _split_at_zeros(t: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def split_at_zeros(t: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Add the zeros of the piecewise linear functions p [m, h] on nodes t [m] to the nodes."""
     i, unit = (p[:-1].sign() * p[1:].sign() < 0).nonzero(as_tuple=True)
     s = p[i, unit] / (p[i, unit] - p[i + 1, unit])

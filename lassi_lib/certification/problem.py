@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from lassi_lib.certification.margins import TOLERANCE, Decision
 from lassi_lib.certification.network import Restriction
 from lassi_lib.certification.spec import CertificationSpec
 from lassi_lib.similarity.sets import SimilaritySet
 
-TOLERANCE = 1e-5  # relative: two radii, or two logits, this close are a tie, and ties are not certified
+__all__ = ["TOLERANCE", "Problem"]
 
 
 @dataclass(frozen=True)
@@ -37,3 +39,8 @@ class Problem:
     bias: np.ndarray
     spec: CertificationSpec
     seed: int
+
+    @cached_property
+    def decision(self) -> Decision:
+        """The unsmoothed decision argmax C(R(z + t A))."""
+        return Decision(self.encoder, self.weight, self.bias)
