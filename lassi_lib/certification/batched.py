@@ -8,6 +8,7 @@ another's. The batches they fall into, and with them the memory budget, are a ma
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -23,7 +24,7 @@ from lassi_lib.certification.spec import CertificationSpec, radius_quantile, rad
 from lassi_lib.numerics import full_precision
 from lassi_lib.streams import numpy_stream
 
-_THREADS = 4  # that draw noise and count votes beside the device
+_THREADS = min(8, os.cpu_count() or 1)  # that draw noise and count votes beside the device
 Smoothed = tuple[torch.Tensor, ...]  # rho [B], center [B, k], inside [B], d_cs [B], origin [B, k], pieces [B]
 
 
@@ -70,8 +71,9 @@ def _monte_carlo(problem: Problem, u0: torch.Tensor, indices: Sequence[int], bud
     if len(layers.U) == 1:
         smooth, size = _smooth_line, _line_bytes(layers, u0, 4 * spec.sigma_cs)
     else:
-        width = problem.weight.shape[1] + 16  # x, and numbers for every candidate
-        smooth, size = _smooth_surface, torch.full((len(u0),), 8 * spec.n_center * width, device="cpu")
+        numbers = spec.n_center * (problem.weight.shape[1] + 16)  # x, and what the search notes
+        numbers += max((weight.numel() for weight, _ in layers.tail), default=0)  # of units that may bend
+        smooth, size = _smooth_surface, torch.full((len(u0),), 8 * numbers, device="cpu")
     rows: list[Any] = [None] * len(u0)
     with ThreadPoolExecutor(_THREADS) as pool:
         for batch, t in _noise(problem, indices, _batches(size, budget // 2), pool):
