@@ -1,0 +1,71 @@
+"""The certification benchmark runs at tiny sizes and writes what it says."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks import certification as benchmark
+from lassi_lib.certification.certify import MODES, certify
+
+SIZES = "--d 40 --hidden 24 --output 6 --n 1300 --votes 2000 --length 3 --seconds 0.05 --workers 1"
+TINY = SIZES.split()
+
+
+def test_every_mode_is_timed_and_compared_with_the_textbook(tmp_path, capsys):
+    out = tmp_path / "new" / "report.json"
+    assert benchmark.main([*TINY, "--points", "1", "--attributes", "1", "2", "--json", str(out)]) == 0
+    printed, report = capsys.readouterr().out, json.loads(out.read_text())
+    rows = pd.DataFrame(report["rows"])
+    rows = rows[rows["device"] == "cpu"]
+    wanted = [(mode, n) for n in (1, 2) for mode, most in MODES.items() if n <= most]
+    assert list(zip(rows["what"], rows["attributes"], strict=True)) == [("textbook", 1), *wanted]
+    assert np.allclose(rows["ratio"], rows["s_per_point"].iloc[0] / rows["s_per_point"])
+    assert (rows["s_per_point"] > 0).all()
+    assert (rows["workers"] == 1).all()
+    assert report["sizes"]["d"] == 40
+    assert report["machine"]["torch"]
+    for mode in MODES:
+        assert mode in printed
+    assert "x the textbook (aim 300)" in printed
+
+
+def test_the_textbook_certifies_what_the_library_certifies():
+    """Same law: the mean ratio of the radii of 12 latents is 1, its sd about 0.005."""
+    setting = benchmark.Setting(benchmark.Sizes(1, d=40, hidden=24, output=6, n=4000, votes=20_000, length=3))
+    z = setting.latents(12)
+    theirs = pd.DataFrame([benchmark.textbook(setting, x, "cpu", f"t{i}") for i, x in enumerate(z)])
+    ours = certify(
+        setting.representation, setting.classifier, setting.similarity, z, [0] * 12, setting.spec,
+        seed=0, indices=range(12),
+    )  # fmt: skip
+    assert (ours["d_cs"] / theirs["d_cs"]).mean() == pytest.approx(1, abs=0.025)
+    assert (ours["d_cs"] / theirs["d_cs"]).notna().sum() > 5
+    both = ours["d_rs"].notna() & (theirs["d_rs"].notna())
+    assert (ours["d_rs"] - theirs["d_rs"])[both].abs().median() < 0.3 * theirs["d_rs"][both].median()
+
+
+def test_the_growth_of_cost_is_written_and_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "AXES", {k: (f, (1, 2)) for k, (f, _) in benchmark.AXES.items()})
+    assert benchmark.main([*TINY, "--scaling", str(tmp_path)]) == 0
+    table = pd.read_csv(tmp_path / "certification_scaling.csv")
+    assert set(table["axis"]) == set(benchmark.AXES)
+    assert set(table["mode"]) == set(MODES)
+    one = table[table["axis"] == "samples n = n0"]
+    assert sorted(one["value"].unique()) == [1300, 2600]
+    assert len(one) == 2 * len(MODES)
+    assert (table["s_per_point"] > 0).all()
+    assert (tmp_path / "certification_scaling.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_an_interruption_keeps_what_was_measured(tmp_path, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmark, "time_mode", interrupted)
+    out = tmp_path / "report.json"
+    assert benchmark.main([*TINY, "--points", "1", "--json", str(out)]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    rows = json.loads(out.read_text())["rows"]
+    assert {row["what"] for row in rows} == {"textbook"}
