@@ -62,14 +62,13 @@ def majority_figure(margins: pd.DataFrame) -> StudyFigure:
     heights = [max(int((margins["table"] == t).sum()), 2) for t in tables]
     figure = StudyFigure(figsize=(9, 1.3 + 0.19 * sum(heights) + 0.3 * len(tables)), layout="constrained")
     panels = figure.subplots(len(tables), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    methods = list(dict.fromkeys(margins["method"]))
-    colours = colours_of(methods)
+    colours = colours_of(list(dict.fromkeys(margins["method"])))
     for axes, name in zip(panels, tables, strict=True):
         here = margins[margins["table"] == name].reset_index(drop=True)
         middle = here["accuracy"] - here["majority_rate"]
         ends = np.stack([here["accuracy"] - here["accuracy_low"], here["accuracy_high"] - here["accuracy"]])
         axes.axvline(0, color="black", lw=1)
-        for method in methods:
+        for method in dict.fromkeys(here["method"]):
             mine = (here["method"] == method).to_numpy()
             axes.errorbar(
                 middle[mine], np.flatnonzero(mine), xerr=ends[:, mine].clip(0), color=colours[method], ms=5,

@@ -72,8 +72,40 @@ def associations(
             rows.append(
                 {"attribute": attribute, "task": task, "n": len(a), **dict(zip(COUNTS, counts, strict=True))}
             )
-    table = pd.DataFrame(rows, columns=["attribute", "task", "n", *COUNTS])
-    return _with_rates(table, confidence)
+    return _with_rates(pd.DataFrame(rows, columns=["attribute", "task", "n", *COUNTS]), confidence)
+
+
+def celeba_associations(
+    attributes: Iterable[str], tasks: Iterable[str], confidence: float = 0.95
+) -> pd.DataFrame:
+    """Return `associations` over all of CelebA's official labels, without the label file.
+
+    The counts are those behind the shares that are shipped for the law of rendered faces' labels: six
+    decimals of shares of 202,599 images determine each count.
+
+    Raises
+    ------
+    StudyError
+        If the shipped table does not hold a name.
+    """
+    from lassi_lib.data.label_law import celeba_label_law
+
+    law, n = celeba_label_law(), int(published(table="Table 8", source="merk2023")["n_eval"].iloc[0])
+    rows = []
+    for attribute in attributes:
+        for task in tasks:
+            for name in (attribute, task):
+                if name not in law.names:
+                    raise StudyError(
+                        f"associations: '{name}' is not in the shipped table{nearest(name, law.names)}"
+                    )
+            i, j = law.names.index(attribute), law.names.index(task)
+            both, a, t = (round(n * x) for x in (law.joint[i, j], law.joint[i, i], law.joint[j, j]))
+            counts = (both, a - both, t - both, n - a - t + both)
+            rows.append(
+                {"attribute": attribute, "task": task, "n": n, **dict(zip(COUNTS, counts, strict=True))}
+            )
+    return _with_rates(pd.DataFrame(rows, columns=["attribute", "task", "n", *COUNTS]), confidence)
 
 
 def _with_rates(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
@@ -203,14 +235,13 @@ def beside_printed(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
-def definitions_tried(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """Return how many printed cells each definition reproduces: the best first.
+def definitions_tried(beside: pd.DataFrame) -> pd.DataFrame:
+    """Return how many printed cells each definition reproduces, the best first; of `beside_printed`.
 
     Columns printed ('percentage' or 'ratio'), definition, computed_from ('labels' or 'printed cells'),
     reproduced, cells, exceptions ('attribute/task: printed, expected'; at most four are named).
     """
-    both = beside_printed(table, cells)
-    rows = []
+    both, rows = beside, []
     for name, definition in PERCENTAGES.items():
         ours = definition(both)
         rows.append(("percentage", name, "labels", ours, _rounds_to(ours, both["printed_percent"], 0.05)))
@@ -245,24 +276,90 @@ def definitions_tried(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def common_factors(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+def common_factors(beside: pd.DataFrame) -> pd.DataFrame:
     """Return, per task, the factors by which every printed percentage may exceed P(task | attribute).
 
     Columns task, cells, factor_low, factor_high, and cell_factors, each cell's own printed / ours. A
     printed p allows (p -+ 0.05) / ours. All cells of a column share a factor exactly if
     factor_low <= factor_high.
     """
-    both = beside_printed(table, cells)
-    low = _divide(both["printed_percent"] - 0.05, both["rate_with"])
-    high = _divide(both["printed_percent"] + 0.05, both["rate_with"])
-    both = both.assign(low=low, high=high)
-    groups = both.groupby("task", sort=False)
+    low = _divide(beside["printed_percent"] - 0.05, beside["rate_with"])
+    high = _divide(beside["printed_percent"] + 0.05, beside["rate_with"])
+    groups = beside.assign(low=low, high=high).groupby("task", sort=False)
     out = groups.agg(cells=("task", "size"), factor_low=("low", "max"), factor_high=("high", "min"))
     out["cell_factors"] = groups["percent_factor"].apply(lambda f: ", ".join(f"{x:.2f}" for x in f))
     return out.reset_index()
 
 
-def as_text(table: pd.DataFrame) -> pd.DataFrame:
+def table_8_text(beside: pd.DataFrame) -> str:
+    """Say what the printed table gets right and wrong, in sentences whose every number is computed."""
+    tried, factors = definitions_tried(beside), common_factors(beside)
+    off = factors[(factors["factor_low"] > 1) | (factors["factor_high"] < 1)]
+    best = tried.groupby("printed").first()
+    text = [
+        f"Read as {best.loc['percentage', 'definition']}, the best of the definitions tried, "
+        f"{best.loc['percentage', 'reproduced']} of {len(beside)} printed percentages agree with the labels.",
+    ]
+    for row in off.itertuples():
+        own = beside.loc[beside["task"] == row.task, "percent_factor"]
+        text.append(
+            f"Those of {row.task} are off by nearly one factor: printed / recomputed is {own.min():.2f} to "
+            f"{own.max():.2f} in its {row.cells} cells."
+        )
+    text.append(
+        f"{int(beside['base_rate_disagrees'].groupby(beside['task']).any().sum())} of "
+        f"{beside['task'].nunique()} base rates disagree. The ratio column follows "
+        f"'{best.loc['ratio', 'definition']}', computed from {best.loc['ratio', 'computed_from']}, in "
+        f"{best.loc['ratio', 'reproduced']} of {len(beside)} cells"
+        + (f" ({best.loc['ratio', 'exceptions']})." if best.loc["ratio", "exceptions"] else ".")
+    )
+    turned = beside[beside["direction_disagrees"]]
+    if len(turned):
+        pairs = ", ".join(f"{t} given {a}" for a, t in zip(turned["attribute"], turned["task"], strict=True))
+        text.append(f"In {len(turned)} cells the direction turns over: {pairs}.")
+    wrong = beside[beside["ratio_disagrees"]]
+    folded = pd.Series(np.fmax(beside["ratio"], _divide(1, beside["ratio"])))
+    text.append(
+        f"{len(wrong)} of {len(beside)} ratios disagree with the labels; recomputed and turned over, the largest "
+        + ", ".join(
+            f"{beside.loc[i, 'attribute']}/{beside.loc[i, 'task']} {folded[i]:.2f} (printed "
+            f"{beside.loc[i, 'printed_ratio']:.2f})"
+            for i in folded.sort_values(ascending=False, kind="stable").index[:4]
+        )
+        + "."
+    )
+    return " ".join(text)
+
+
+def readable_beside(beside: pd.DataFrame) -> pd.DataFrame:
+    """Return `beside_printed` for a page: printed and recomputed cells side by side, and what disagrees.
+
+    A recomputed ratio below 1 is also given turned over, as printed ratios are.
+    """
+    flags = {
+        "percent_disagrees": "percentage", "base_rate_disagrees": "base rate", "ratio_disagrees": "ratio",
+        "ratio_disagrees_with_row": "ratio with its row", "direction_disagrees": "direction",
+    }  # fmt: skip
+    text = pd.DataFrame({"attribute": beside["attribute"], "task": beside["task"]})
+    for name, column, digits in (
+        ("% printed", "printed_percent", 1),
+        ("% recomputed", "rate_with", 2),
+        ("base rate printed", "printed_base_rate", 1),
+        ("base rate recomputed", "base_rate", 2),
+        ("ratio printed", "printed_ratio", 2),
+        ("ratio recomputed", "ratio", 2),
+    ):
+        text[name] = [f"{x:.{digits}f}" if pd.notna(x) else "" for x in beside[column]]
+    turned = [
+        f"{x} (1/{1 / r:.2f})" if r < 1 else x
+        for x, r in zip(text["ratio recomputed"], beside["ratio"], strict=True)
+    ]
+    text["ratio recomputed"] = turned
+    wrong = [[w for c, w in flags.items() if row[c]] for row in beside[list(flags)].to_dict("records")]
+    return text.assign(disagrees=[", ".join(w) for w in wrong])
+
+
+def associations_text(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table of associations with ratios, factors and phi as text, for `present`."""
     out = table.copy()
     for column in out:

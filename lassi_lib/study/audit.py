@@ -16,7 +16,7 @@ from lassi_lib.study import audit_arithmetic as arithmetic
 from lassi_lib.study import audit_comparison as comparison
 from lassi_lib.study import audit_labels as from_labels
 from lassi_lib.study.annotations import Annotations
-from lassi_lib.study.findings import VERDICTS, prepared
+from lassi_lib.study.findings import VERDICTS, prepared_facts
 from lassi_lib.study.verdicts import Verdict
 
 SURE = ("certain", "chance", "question")
@@ -51,7 +51,7 @@ def audit(
         raise StudyError(
             f"audit: tolerance {tolerance} must lie in 0..100 and confidence {confidence} in 0.5..1"
         )
-    facts, found = prepared(facts), found or {}
+    facts, found = prepared_facts(facts), found or {}
     tables = [
         arithmetic.attainable_means(facts),
         arithmetic.attainable_deviations(facts),
@@ -137,7 +137,8 @@ def _sentence(
 ) -> str:
     """Say what a group of rows at fault amounts to, with its worst number."""
     lead = "" if len(group) == 1 else "worst: "
-    text = f"{len(group)} of {total} {worst['verdict']}"
+    of_all = f" of {total}" if total > len(group) else " numbers"
+    text = f"{len(group)}{of_all} {worst['verdict']}"
     tested = int(check["p_value"].notna().sum())
     if tested:
         held = int((check["p_holm"] < 1 - confidence).sum())
@@ -157,7 +158,7 @@ def unchecked(rows: pd.DataFrame, facts: pd.DataFrame | None = None) -> pd.DataF
     A number is checked if one check about numbers at least had power and what it needed (comparisons of
     two papers do not count). Columns source, table, metric, numbers, unchecked, why.
     """
-    facts, rows = prepared(facts), rows[rows["about"] == "number"]
+    facts, rows = prepared_facts(facts), rows[rows["about"] == "number"]
     quiet = {"no power", "not checked"}
     done = set(rows.loc[~rows["verdict"].isin(quiet), "fact"])
     reasons = rows[rows["verdict"] == "not checked"].groupby("fact")["expected"].first()
@@ -180,19 +181,23 @@ def audit_verdict(rows: pd.DataFrame, confidence: float = 0.95, facts: pd.DataFr
     inconclusive if any is unexplained, else supported. What comparisons find, and accuracies that a
     constant classifier reaches, is said beside it: it concerns what is made of the numbers.
     """
-    total, numbers = len(prepared(facts)), rows[(rows["about"] == "number") & (rows["fact"] >= 0)]
+    total, numbers = len(prepared_facts(facts)), rows[(rows["about"] == "number") & (rows["fact"] >= 0)]
     checked = numbers[~numbers["verdict"].isin(["no power", "not checked"])]["fact"].nunique()
     at_fault = {s: numbers[numbers["sure"] == s] for s in SURE}
     wrong, odd = (at_fault[s]["fact"].nunique() for s in ("certain", "question"))
     outcome = "not supported" if wrong else "inconclusive" if odd else "supported"
     text = (
-        f"Of {checked:,} published numbers that can be checked without training ({total:,} in all), {wrong} "
-        f"cannot be right as printed and {odd} more are unexplained. "
+        f"Of {checked:,} published numbers that can be checked without training ({total:,} in all), {wrong} are "
+        f"impossible or contradicted and {odd} more are unexplained. "
     )
     if wrong:
         groups = at_fault["certain"].groupby(["source", "table"], sort=False)["fact"].nunique()
         groups = groups.sort_values(ascending=False, kind="stable")
-        text += "Not right: " + ", ".join(f"{n} in {s} {t}" for (s, t), n in groups.items()) + ". "
+        text += (
+            "Impossible or contradicted: "
+            + ", ".join(f"{n} in {s} {t}" for (s, t), n in groups.items())
+            + ". "
+        )
     text += _beside(rows)
     rule = (
         "Rule: not supported if any number that can be checked is impossible, or contradicted by official "
@@ -221,29 +226,22 @@ def _beside(rows: pd.DataFrame) -> str:
     return "".join(text)
 
 
-def shown(rows: pd.DataFrame, top: int = 0) -> pd.DataFrame:
-    """Return a ranked list or rows of a check for `present`: the columns a reader wants, sizes as text."""
+def readable_findings(rows: pd.DataFrame, top: int = 0) -> pd.DataFrame:
+    """Return a ranked list, or rows of checks, as a reader wants them: few columns, sizes as text.
+
+    `top` keeps so many rows (0: all).
+    """
     table = rows.head(top) if top else rows
     size = "largest" if "largest" in table else "size"
-    table = table.assign(**{size: [f"{x:.1g}" if 0 < x < 0.095 else f"{x:.1f}" for x in table[size]]})
-    names = (
-        ["rank", "sure", "check", "source", "table", "finding", "largest"]
-        if size == "largest"
-        else [
-            "source",
-            "table",
-            "row",
-            "metric",
-            "printed",
-            "expected",
-            "verdict",
-            "size",
-            "p_value",
-            "p_holm",
-        ]
-    )
-    table = table[names].rename(columns={size: f"{size}, points"})
-    return table.drop(columns=[c for c in ("p_value", "p_holm") if c in table and table[c].isna().all()])
+    points = [f"{x:.1g}" if 0 < x < 0.095 else f"{x:.1f}" for x in table[size]]
+    where = table["source"] + " " + table["table"]
+    if size == "largest":
+        table = table.assign(finding=where + ", " + table["check"] + ": " + table["finding"])
+        table = table[["rank", "sure", "finding"]].assign(**{"largest, points": points})
+    else:
+        names = ["row", "metric", "printed", "expected", "verdict", "p_value", "p_holm"]
+        table = table.assign(where=where)[["where", *names]].assign(**{"size, points": points})
+    return table.dropna(axis=1, how="all")
 
 
 def relative_position(rows: pd.DataFrame, facts: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -251,7 +249,7 @@ def relative_position(rows: pd.DataFrame, facts: pd.DataFrame | None = None) -> 
 
     Columns row, metric, table, t, low, high (the interval's ends in the same unit), in_seed_sd, outside.
     """
-    pairs = comparison.pairs_with_deviation(prepared(facts))
+    pairs = comparison.pairs_with_deviation(prepared_facts(facts))
     t, in_sd = comparison.standardised(pairs)
     verdicts = rows[rows["check"] == "prediction interval"].set_index("fact")["verdict"]
     out = pairs[["fact", "row", "metric", "table"]].assign(t=t, in_seed_sd=in_sd)
@@ -266,7 +264,7 @@ def accuracy_margins(rows: pd.DataFrame, found: Mapping[str, Annotations]) -> pd
     """
     from lassi_lib.study.statistics import clopper_pearson
 
-    facts = prepared()
+    facts = prepared_facts()
     checks = rows[(rows["check"] == "above the majority rate") & (rows["source"] == "merk2023")]
     checks = checks[checks["verdict"] != "not checked"]
     mine = facts.set_index("fact").loc[checks["fact"]]

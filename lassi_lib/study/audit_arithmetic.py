@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from lassi_lib.study.findings import SHARES, finding_rows
+from lassi_lib.study.findings import SHARES, finding_rows, prepared_facts
 
 # What makes two printed numbers the same quantity.
 QUANTITY = [
@@ -50,15 +50,14 @@ def attainable_share(n: int, m: int, decimals: int) -> float:
     return len(np.unique(shares)) / (100 * 10**decimals + 1)
 
 
-def attainable_summary(table: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
+def attainable_summary(rows: pd.DataFrame, facts: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return, per source and sample, how many numbers are attainable, and how many would be by chance.
 
     Columns source, n_images, n_seeds, numbers, attainable, percent_attainable, percent_by_chance. Only
-    samples with power are listed.
+    samples with power are listed. `rows` is what `attainable_means` returned, or the whole audit.
     """
-    tested = table[table["verdict"] != "no power"].merge(
-        facts[["fact", "n_eval", "n_seeds", "decimals"]], on="fact"
-    )
+    table = rows[(rows["check"] == "attainable mean") & (rows["verdict"] != "no power")]
+    tested = table.merge(prepared_facts(facts)[["fact", "n_eval", "n_seeds", "decimals"]], on="fact")
     rows = []
     keys = ["source", "n_eval", "n_seeds", "decimals"]
     for (source, n, m, decimals), group in tested.groupby(keys, dropna=False, sort=False):

@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from lassi_lib.study.findings import finding_rows
+from lassi_lib.study.findings import finding_rows, prepared_facts
+from lassi_lib.study.published import published
 from lassi_lib.study.statistics import clopper_pearson
 
 ABOUT = "comparison"
@@ -126,6 +127,14 @@ def subset_bound(k: int, m: int) -> float:
     return float(np.sqrt((k - 1) * (k - m) / (k * m)))
 
 
+def limits_in_sd(confidence: float = 0.95, facts: pd.DataFrame | None = None) -> tuple[float, float]:
+    """Return (prediction interval's end, bound for repeated seeds) in published deviations over seeds."""
+    pairs = pairs_with_deviation(prepared_facts(facts))
+    ((k, m),) = pairs[["original_seeds", "n_seeds"]].drop_duplicates().astype(int).to_numpy()
+    quantile = -special.stdtrit(k - 1, (1 - confidence) / 2)
+    return float(quantile * np.sqrt(1 / k + 1 / m)), subset_bound(k, m)
+
+
 def seed_subset_bound(facts: pd.DataFrame) -> pd.DataFrame:
     """Check whether the reproduction's mean can be that of two of the original five runs, repeated.
 
@@ -173,9 +182,9 @@ def binomial_intervals(facts: pd.DataFrame, confidence: float = 0.95) -> pd.Data
     return finding_rows("binomial interval", merk, words, verdict, gap, p, ABOUT)
 
 
-def resolution(facts: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+def resolution(confidence: float = 0.95) -> pd.DataFrame:
     """Return what one run can tell at the reproduction's sample sizes: n_images, rate, low, high (percent)."""
-    merk = facts[(facts["source"] == "merk2023") & facts["n_seeds"].notna()]
+    merk = published(source="merk2023", metric="accuracy")
     rows = []
     for n in sorted(merk["n_eval"].dropna().astype(int).unique()):
         for rate in (50, 85, 98):

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import special
 
 from lassi_lib.study.annotations import Annotations
-from lassi_lib.study.associations import associations, beside_printed, printed_cells
+from lassi_lib.study.associations import associations, beside_printed, celeba_associations, printed_cells
 from lassi_lib.study.findings import finding_rows
 from lassi_lib.study.statistics import clopper_pearson
 
@@ -132,29 +132,22 @@ def above_majority(facts: pd.DataFrame, found: Found, confidence: float = 0.95) 
 def table_8(facts: pd.DataFrame, found: Found) -> pd.DataFrame:
     """Check every cell of Merk et al.'s Table 8 against CelebA's labels, and its ratios within the row.
 
-    A ratio is judged twice: against the labels, and (check 'Table 8, ratio of its row') against the
-    percentage and base rate printed beside it, for which no labels are needed. Sizes of ratios are
-    those of the percentage it stands for: ratio times base rate.
+    Counts are from the label file, or where it is not at hand from the shipped aggregates of it. A
+    ratio is judged twice: against the labels, and (check 'Table 8, ratio of its row') against the
+    percentage and base rate printed beside it. Sizes of ratios are in points of the percentage.
     """
     rows = facts[(facts["source"] == "merk2023") & (facts["table"] == "Table 8")]
+    ours = table_8_cells(found)
+    return pd.concat([_cells_against_labels(rows, ours), _ratios_of_rows(rows, ours)], ignore_index=True)
+
+
+def table_8_cells(found: Found) -> pd.DataFrame:
+    """Return Table 8 recomputed, beside the printed cells (`beside_printed`)."""
     cells = printed_cells()
-    if "CelebA" not in found:
-        words = [_ABSENT] * len(rows)
-        checked = finding_rows("Table 8, labels", rows, words, ["not checked"] * len(rows), [0.0] * len(rows))
-        ours = _from_cells(cells)
-    else:
-        labels = found["CelebA"].labels
-        table = associations(labels, cells["attribute"].unique(), cells["task"].unique())
-        ours = beside_printed(table, cells)
-        checked = _cells_against_labels(rows, ours)
-    return pd.concat([checked, _ratios_of_rows(rows, ours)], ignore_index=True)
-
-
-def _from_cells(cells: pd.DataFrame) -> pd.DataFrame:
-    """The printed cells taken as truth: enough to judge each ratio by its own row."""
-    return beside_printed(
-        cells[["attribute", "task"]].assign(rate_with=cells["percent"], base_rate=cells["base_rate"]), cells
-    )
+    names = cells["attribute"].unique(), cells["task"].unique()
+    celeba = found.get("CelebA")
+    table = celeba_associations(*names) if celeba is None else associations(celeba.labels, *names)
+    return beside_printed(table, cells)
 
 
 def _cells_against_labels(rows: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:

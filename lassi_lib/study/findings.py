@@ -1,6 +1,6 @@
 """What a check of published numbers returns: one row per number, with what was printed and expected.
 
-A check is a pure function of the published facts (`prepared`) and, for some, of official annotations.
+A check is a pure function of the published facts (`prepared_facts`) and, for some, of official annotations.
 Its table has the columns `COLUMNS`:
 
 - check: its name; source, table, row, metric: which number; printed: as printed; expected: in words;
@@ -43,7 +43,7 @@ SHARES = ("accuracy", "certified_fairness", "empirical_fairness", "emp_unfair", 
 _DOUBTS = ("uncertain", "legible", "one was dropped", "second-hand", "text at hand", "does not say")
 
 
-def prepared(facts: pd.DataFrame | None = None) -> pd.DataFrame:
+def prepared_facts(facts: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return published facts with what checks need: fact, row, printed, decimals, half, doubt.
 
     The file keeps numbers and not their text, so the digits printed are those of the most precise
@@ -92,7 +92,7 @@ def finding_rows(
     p_value: Iterable[float] | None = None,
     about: str = "number",
 ) -> pd.DataFrame:
-    """Return a check's table for `prepared` facts, one row each; p-values are adjusted within it.
+    """Return a check's table for `prepared_facts`, one row each; p-values are adjusted within it.
 
     `size` counts only where the verdict finds fault; elsewhere it is set to 0.
     """
