@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from lassi_lib.certification import smoothing
+from lassi_lib.certification import monte_carlo
+from lassi_lib.certification.center import CenterSmoothing
 from lassi_lib.certification.clouds import Deviations, Layers, Lines, Surfaces, smallest_medians, trace
 from lassi_lib.certification.margins import lowered, raised
-from lassi_lib.certification.problem import TOLERANCE, Problem
+from lassi_lib.certification.problem import Problem
 from lassi_lib.certification.spec import CertificationSpec, radius_quantile, radius_rank, required_mass
 from lassi_lib.numerics import full_precision
 from lassi_lib.streams import numpy_stream
@@ -29,6 +30,11 @@ Smoothed = tuple[torch.Tensor, ...]  # rho [B], center [B, k], inside [B], d_cs 
 
 
 @torch.no_grad()
+def offers(mode: str, n: int) -> bool:
+    """Say whether `mode` is offered here for n attributes."""
+    return mode == "monte_carlo" or (mode == "exact_decision" and n == 1)
+
+
 def certify_batch(
     problem: Problem,
     u0: torch.Tensor,
@@ -139,33 +145,10 @@ def _monte_carlo_row(
     origin: np.ndarray,
     pieces: int,
 ) -> dict[str, Any]:
-    """Smooth C at the center and compare: the row of `monte_carlo.certify_point`."""
-    spec = problem.spec
-    row = {
-        "prediction": -1,
-        "status": "ABSTAINED_CENTER",
-        "d_cs": math.nan,
-        "d_rs": math.nan,
-        "p_A": math.nan,
-        "center_radius": float(rho),
-        "mass_fraction": int(inside) / spec.n_center,
-        "smoothing_error": float(np.linalg.norm(center)),
-        "n_pieces": int(pieces),
-    }
-    if inside < required_mass(spec):
-        return row
-    logits = problem.weight @ (origin + center) + problem.bias
-    streams = (numpy_stream(problem.seed, f"votes/{stage}", index) for stage in ("guess", "count"))
-    rs = smoothing.smooth_classifier(logits, problem.weight, spec, *streams)
-    row |= {"d_cs": float(d_cs), "p_A": rs.p_A, "status": "ABSTAINED_CLASSIFIER"}
-    if rs.d_rs is not None:
-        fair = d_cs < rs.d_rs * (1 - TOLERANCE)
-        row |= {
-            "prediction": rs.prediction,
-            "d_rs": rs.d_rs,
-            "status": "CERTIFIED" if fair else "NOT_CERTIFIED",
-        }
-    return row
+    """Smooth C at one point's center and compare."""
+    d_cs = float(d_cs) if inside >= required_mass(problem.spec) else None
+    cs = CenterSmoothing(torch.from_numpy(center), float(rho), int(inside) / problem.spec.n_center, d_cs)
+    return monte_carlo.row(problem, index, cs, torch.from_numpy(origin), int(pieces))
 
 
 def _exact_decision(problem: Problem, u0: torch.Tensor, indices: Sequence[int], budget: int) -> list[dict]:

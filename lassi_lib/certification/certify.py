@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from lassi_lib.certification import batched
 from lassi_lib.certification import workers as processes
 from lassi_lib.certification.modes import MODES, STATUSES
 from lassi_lib.certification.network import Restriction
@@ -49,9 +50,10 @@ def certify(
     indices: Sequence[int],
     mode: str = "monte_carlo",
     workers: int = 1,
+    device: str | torch.device = "cpu",
     label: str = "",
 ) -> pd.DataFrame:
-    """Certify individual fairness at every point, faithful to the papers' sampling.
+    """Certify individual fairness at every point.
 
     Every point draws from streams of its own, (seed, stage, index): neither order, batch nor
     workers change a result.
@@ -72,6 +74,8 @@ def certify(
         One of `MODES`.
     workers : int
         Processes over points; each uses one core. They are kept for later calls.
+    device : str or torch.device
+        On a CUDA device the modes that `batched` offers run there, many points at a time.
     label : str
         Caption of the progress bar.
 
@@ -79,10 +83,7 @@ def certify(
     -------
     pandas.DataFrame
         One row per point: ``index``, ``label``, ``prediction`` (-1 where abstained), ``status`` (one
-        of `STATUSES`), ``d_cs`` (NaN if the center abstained), ``d_rs`` (NaN if either abstained),
-        ``p_A``, ``center_radius`` (rho), ``mass_fraction`` (of fresh samples within rho),
-        ``smoothing_error`` (||r_cs - R(z)||) and ``n_pieces`` (linear pieces of R on the sampled
-        line; for more attributes the mean number of features that describe a cell, see `patch.pieces`).
+        of `STATUSES`), and what `certify_point` of the mode's module says beside them.
 
     Raises
     ------
@@ -100,7 +101,8 @@ def certify(
         raise ValueError(f"{len(z)} latents, {len(labels)} labels and {len(indices)} indices")
     if similarity.epsilon != spec.epsilon:
         raise ValueError(f"epsilon is {similarity.epsilon} in the set and {spec.epsilon} in the spec")
-    encoder = Restriction(representation, similarity.vectors)
+    device = torch.device(device)
+    encoder = Restriction(representation, similarity.vectors, device)
     weight, bias = (p.detach().cpu().double().numpy() for p in (classifier.weight, classifier.bias))
     problem = Problem(encoder.without_first(), similarity, weight, bias, spec, seed)
     numbers, rows = np.asarray(indices).tolist(), []
@@ -120,11 +122,14 @@ def certify(
                 raise StudyError(
                     f"certify {label}: a latent of the test points is not finite: encode them again"
                 )
-            jobs = [
-                (u0[i : i + _CHUNK], numbers[start + i : start + i + _CHUNK])
-                for i in range(0, len(u0), _CHUNK)
-            ]
-            for found in _mapped(problem, mode, path, jobs, workers):
+            here = numbers[start : start + len(u0)]
+            if device.type == "cuda" and batched.offers(mode, similarity.n):
+                found = batched.certify_batch(problem, torch.from_numpy(u0), here, mode, device)
+                parts = [[{"index": i, **row} for i, row in zip(here, found, strict=True)]]
+            else:
+                jobs = [(u0[i : i + _CHUNK], here[i : i + _CHUNK]) for i in range(0, len(u0), _CHUNK)]
+                parts = _mapped(problem, mode, path, jobs, workers)
+            for found in parts:
                 rows += found
                 bar.update(len(found))
     table = pd.DataFrame(rows)

@@ -15,13 +15,23 @@ import numpy as np
 import torch
 
 from lassi_lib.certification import line, patch, smoothing
-from lassi_lib.certification.center import center_smoothing
+from lassi_lib.certification.center import CenterSmoothing, center_smoothing
 from lassi_lib.certification.problem import TOLERANCE, Problem
 from lassi_lib.streams import numpy_stream
 
 
 def certify_point(problem: Problem, u0: torch.Tensor, index: int) -> dict[str, Any]:
-    """Certify the point with number `index`, given the first layer's output `u0` [h_1] at its latent."""
+    """Certify the point with number `index`, given the first layer's output `u0` [h_1] at its latent.
+
+    Returns
+    -------
+    dict
+        ``prediction`` (-1 where abstained), ``status`` (CERTIFIED, NOT_CERTIFIED, ABSTAINED_CENTER,
+        ABSTAINED_CLASSIFIER), ``d_cs`` (NaN if the center abstained), ``d_rs`` (NaN if either
+        abstained), ``p_A``, ``center_radius`` (rho), ``mass_fraction`` (of fresh samples within rho),
+        ``smoothing_error`` (||r_cs - R(z)||) and ``n_pieces`` (linear pieces of R on the sampled
+        line; for more attributes the mean number of features that describe a cell, see `patch.pieces`).
+    """
     encoder, spec = problem.encoder, problem.spec
 
     def stream(stage: str) -> np.random.Generator:
@@ -43,8 +53,15 @@ def certify_point(problem: Problem, u0: torch.Tensor, index: int) -> dict[str, A
         pieces = sum(p.features.shape[1] for p in surface) / len(surface)
         ends = np.cumsum([0, spec.n_center, spec.n_center, spec.n_radius]).tolist()
         clouds = [patch.Points(surface, *span) for span in pairwise(ends)]
-    cs = center_smoothing(*clouds, spec)
-    row = {
+    return row(problem, index, center_smoothing(*clouds, spec), origin, pieces)
+
+
+def row(
+    problem: Problem, index: int, cs: CenterSmoothing, origin: torch.Tensor, pieces: float
+) -> dict[str, Any]:
+    """Smooth C at the center and compare the radii, given R(z) = `origin` [k]."""
+    spec = problem.spec
+    found = {
         "prediction": -1,
         "status": "ABSTAINED_CENTER",
         "d_cs": math.nan,
@@ -56,17 +73,16 @@ def certify_point(problem: Problem, u0: torch.Tensor, index: int) -> dict[str, A
         "n_pieces": pieces,
     }
     if cs.d_cs is None:
-        return row
+        return found
     logits = problem.weight @ (origin + cs.center).numpy() + problem.bias
-    rs = smoothing.smooth_classifier(
-        logits, problem.weight, spec, stream("votes/guess"), stream("votes/count")
-    )
-    row |= {"d_cs": cs.d_cs, "p_A": rs.p_A, "status": "ABSTAINED_CLASSIFIER"}
+    votes = (numpy_stream(problem.seed, f"votes/{stage}", index) for stage in ("guess", "count"))
+    rs = smoothing.smooth_classifier(logits, problem.weight, spec, *votes)
+    found |= {"d_cs": cs.d_cs, "p_A": rs.p_A, "status": "ABSTAINED_CLASSIFIER"}
     if rs.d_rs is not None:
         fair = cs.d_cs < rs.d_rs * (1 - TOLERANCE)
-        row |= {
+        found |= {
             "prediction": rs.prediction,
             "d_rs": rs.d_rs,
             "status": "CERTIFIED" if fair else "NOT_CERTIFIED",
         }
-    return row
+    return found

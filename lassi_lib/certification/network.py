@@ -20,6 +20,8 @@ class Restriction:
         Anything with ``folded_layers() -> list of (W [out, in], b [out])``, ReLU in between.
     vectors : torch.Tensor
         [n, d] attribute vectors A.
+    device : str or torch.device
+        Where `first` multiplies.
 
     Attributes
     ----------
@@ -29,10 +31,12 @@ class Restriction:
         The layers after the first, float64; `tail32` holds their W^T in float32.
     """
 
-    def __init__(self, representation: Any, vectors: torch.Tensor) -> None:
+    def __init__(
+        self, representation: Any, vectors: torch.Tensor, device: str | torch.device = "cpu"
+    ) -> None:
         layers = [(w.double(), b.double()) for w, b in representation.folded_layers()]
-        self._weight, self._bias = layers[0]
-        self.U = vectors.detach().cpu().double() @ self._weight.T
+        self._weight, self._bias = (x.to(device) for x in layers[0])
+        self.U = vectors.detach().cpu().double() @ layers[0][0].T
         self.tail = [(w.T.contiguous(), b) for w, b in layers[1:]]
         self.tail32 = [w.float() for w, _ in self.tail]
         self.size32 = [w.abs() for w in self.tail32]
@@ -48,6 +52,6 @@ class Restriction:
 
         Short batches are filled up with zeros: a point's sums are then the same in every batch.
         """
-        padded = torch.zeros(rows, z.shape[1], dtype=torch.float64)
+        padded = self._weight.new_zeros(rows, z.shape[1])
         padded[: len(z)] = z
-        return torch.addmm(self._bias, padded, self._weight.T)[: len(z)]
+        return torch.addmm(self._bias, padded, self._weight.T)[: len(z)].cpu()

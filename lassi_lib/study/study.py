@@ -367,6 +367,7 @@ class Study:
                 indices=np.arange(len(labels)),
                 mode=question.mode,
                 workers=self.workers,
+                device=self.device,
                 label=f"certify {e.label}" if question == PUBLISHED else f"{question.mode} {e.label}",
             )
             rows.to_csv(folder / "rows.csv", index=False)
