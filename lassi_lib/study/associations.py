@@ -17,6 +17,7 @@ by counting. With n images, of which ``both`` have attribute and task:
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -328,11 +329,11 @@ def table_8_text(beside: pd.DataFrame) -> str:
         )
         + "."
     )
-    return " ".join(text)
+    return "\n".join(textwrap.fill(line, 100) for line in text)
 
 
 def readable_beside(beside: pd.DataFrame) -> pd.DataFrame:
-    """Return `beside_printed` for a page: printed and recomputed cells side by side, and what disagrees.
+    """Return `beside_printed` for a page: "printed / recomputed" in one cell, and what disagrees.
 
     A recomputed ratio below 1 is also given turned over, as printed ratios are.
     """
@@ -341,20 +342,16 @@ def readable_beside(beside: pd.DataFrame) -> pd.DataFrame:
         "ratio_disagrees_with_row": "ratio with its row", "direction_disagrees": "direction",
     }  # fmt: skip
     text = pd.DataFrame({"attribute": beside["attribute"], "task": beside["task"]})
-    for name, column, digits in (
-        ("% printed", "printed_percent", 1),
-        ("% recomputed", "rate_with", 2),
-        ("base rate printed", "printed_base_rate", 1),
-        ("base rate recomputed", "base_rate", 2),
-        ("ratio printed", "printed_ratio", 2),
-        ("ratio recomputed", "ratio", 2),
+    for name, printed, ours, digits in (
+        ("percentage", "printed_percent", "rate_with", 1),
+        ("base rate", "printed_base_rate", "base_rate", 1),
+        ("ratio", "printed_ratio", "ratio", 2),
     ):
-        text[name] = [f"{x:.{digits}f}" if pd.notna(x) else "" for x in beside[column]]
-    turned = [
-        f"{x} (1/{1 / r:.2f})" if r < 1 else x
-        for x, r in zip(text["ratio recomputed"], beside["ratio"], strict=True)
-    ]
-    text["ratio recomputed"] = turned
+        pairs = zip(beside[printed], beside[ours], strict=True)
+        cells = [f"{p:.{digits}f} / " + (f"{x:.2f}" if pd.notna(x) else "-") for p, x in pairs]
+        text[f"{name}, printed / recomputed"] = cells
+    turned = [f" = 1/{1 / r:.2f}" if 0 < r < 1 else "" for r in beside["ratio"]]
+    text["ratio, printed / recomputed"] += turned
     wrong = [[w for c, w in flags.items() if row[c]] for row in beside[list(flags)].to_dict("records")]
     return text.assign(disagrees=[", ".join(w) for w in wrong])
 

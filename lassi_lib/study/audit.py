@@ -239,8 +239,13 @@ def readable_findings(rows: pd.DataFrame, top: int = 0) -> pd.DataFrame:
         table = table.assign(finding=where + ", " + table["check"] + ": " + table["finding"])
         table = table[["rank", "sure", "finding"]].assign(**{"largest, points": points})
     else:
-        names = ["row", "metric", "printed", "expected", "verdict", "p_value", "p_holm"]
-        table = table.assign(where=where)[["where", *names]].assign(**{"size, points": points})
+        number = where + ": " + table["row"] + ", " + table["metric"]
+        if table["check"].nunique() > 1:
+            number = table["check"] + ": " + number
+        names = ["printed", "expected", "verdict", "p_value", "p_holm"]
+        if table["verdict"].nunique() == 1:  # one for all says nothing
+            names.remove("verdict")
+        table = table.assign(number=number)[["number", *names]].assign(**{"size, points": points})
     return table.dropna(axis=1, how="all")
 
 
