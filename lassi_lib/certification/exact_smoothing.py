@@ -56,7 +56,7 @@ from lassi_lib.certification.spec import covered_mass, radius_quantile
 
 ETA = 1e-3
 FACTOR = 1 + 2 * (1 + ETA)
-_WINDOW, _DELTA, _ROUNDING = 6.0, 1e-6, 1e-12
+WINDOW, _DELTA, _ROUNDING = 6.0, 1e-6, 1e-12
 _ANCHORS = np.array([-6, -4.5, -3.5, *np.linspace(-2.5, 2.5, 21), 3.5, 4.5, 6])  # most where the mass is
 _CELLS = 1 << 16  # distances held at a time
 
@@ -77,7 +77,7 @@ def certify_point(problem: Problem, u0: torch.Tensor, index: int) -> dict[str, A
     spec = problem.spec
     if len(problem.encoder.U) != 1:
         raise ValueError(f"exact smoothing is for one attribute, not for {len(problem.encoder.U)}")
-    window = _WINDOW * spec.sigma_cs
+    window = WINDOW * spec.sigma_cs
     polyline = line.trace(problem.encoder, u0, -window, window)
     curve = Curve(polyline.t.numpy() / spec.sigma_cs, polyline.r.numpy())
     arc = smallest_median(curve)
