@@ -158,8 +158,8 @@ def test_counterexamples_are_faces_that_the_classifier_tells_apart(study):
     assert faces.shape == similar.shape == (len(table), 3, 48, 48) or len(faces) == len(table)
     assert 0 < len(table) <= 3
     assert table["margin"].is_monotonic_increasing
-    z = study.latents("test")[table["index"].to_numpy()]
-    t = torch.tensor(rows.set_index("index").loc[table["index"], "witness_1"].to_numpy())
+    z = study.latents("test")[table["index"].tolist()]
+    t = torch.tensor(rows.set_index("index").loc[table["index"], "witness_1"].tolist()).double()
     moved = z.double() + t[:, None] * study.vector("Pale_Skin").double()
     R, C = study.representation(e).double(), study.classifier(e).double()
     with torch.no_grad():
