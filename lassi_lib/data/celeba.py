@@ -7,17 +7,13 @@ non-commercial research only (https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html)
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import torch
-from PIL import Image
 
 from lassi_lib.data.dataset import SPLITS, FaceDataset
-from lassi_lib.data.preprocess import resize_and_crop
+from lassi_lib.data.files import existing, read_images, read_text
 from lassi_lib.errors import StudyError
 
 HOMEPAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
@@ -51,7 +47,7 @@ def load_celeba(
         If files are missing: the message says where to get them and what layout is expected.
     """
     root = find_root(data_root)
-    names, table = _read_attributes(root)
+    names, table = read_attributes(root)
     folder = root / "img_align_celeba"
     present = {p.name for p in folder.iterdir() if p.suffix == ".jpg"}
     ids = sorted(present & table.keys())
@@ -65,12 +61,10 @@ def load_celeba(
         raise StudyError(
             f"no CelebA image was found for split '{split}' in {folder}: add images or raise max_images"
         )
-    with ThreadPoolExecutor() as pool:
-        images = list(pool.map(lambda i: _read_image(folder / i, image_size), chosen))
     return FaceDataset(
         name="celeba",
         split=split,
-        images=torch.stack(images),
+        images=read_images([folder / i for i in chosen], image_size),
         labels=np.array([table[i] for i in chosen], dtype=np.uint8),
         attribute_names=tuple(names),
         ids=np.array(chosen),
@@ -87,7 +81,7 @@ def find_root(data_root: str | Path | None) -> Path:
     if not data_root:
         raise StudyError(f"CelebA needs --data-root DIR: {help_line}")
     for root in (Path(data_root), Path(data_root) / "celeba"):
-        if (root / "img_align_celeba").is_dir() and _existing(root, "list_attr_celeba.txt"):
+        if (root / "img_align_celeba").is_dir() and existing(root, "list_attr_celeba.txt"):
             return root
     raise StudyError(f"CelebA was not found in {data_root}: {help_line}")
 
@@ -100,16 +94,16 @@ def identity_split(identity: int | str) -> str:
 
 def _splits(root: Path, ids: list[str]) -> tuple[list[str], str]:
     """Return the split of every image and a sentence on how it was made."""
-    partition = _read_pairs(root, "list_eval_partition.txt")
+    partition = read_pairs(root, "list_eval_partition.txt")
     official = [SPLITS[int(partition[i])] if i in partition else "" for i in ids]
     if {"valid", "test"} <= set(official):
         return official, "official partition"
-    if not _existing(root, "identity_CelebA.txt"):
+    if not existing(root, "identity_CelebA.txt"):
         raise StudyError(
             f"{root} holds no image of CelebA's official valid or test partition, and identity_CelebA.txt, "
             f"needed for an identity-disjoint split, is missing: get it from {HOMEPAGE}"
         )
-    identity = _read_pairs(root, "identity_CelebA.txt")
+    identity = read_pairs(root, "identity_CelebA.txt")
     missing = [i for i in ids if i not in identity]
     if missing:
         raise StudyError(f"identity_CelebA.txt in {root} has no line for {missing[0]}: get the complete file")
@@ -117,44 +111,28 @@ def _splits(root: Path, ids: list[str]) -> tuple[list[str], str]:
     return [identity_split(identity[i]) for i in ids], how
 
 
-def _read_attributes(root: Path) -> tuple[list[str], dict[str, np.ndarray]]:
+def read_attributes(root: Path) -> tuple[list[str], dict[str, np.ndarray]]:
     """Read list_attr_celeba.txt: count, names, then 'file -1 1 ...' rows."""
     lines = _read_text(root, "list_attr_celeba.txt").splitlines()
     names = lines[1].split() if len(lines) > 2 else []
     if not names or len(lines[2].split()) != len(names) + 1:
         raise StudyError(
-            f"{_existing(root, 'list_attr_celeba.txt')} is not CelebA's attribute file: get the original"
+            f"{existing(root, 'list_attr_celeba.txt')} is not CelebA's attribute file: get the original"
         )
     body = [line.split() for line in lines[2:] if line.strip()]
     values = np.array([row[1:] for row in body], dtype=np.int8) > 0
     return names, {row[0]: value for row, value in zip(body, values, strict=True)}
 
 
-def _read_pairs(root: Path, name: str) -> dict[str, str]:
+def read_pairs(root: Path, name: str) -> dict[str, str]:
     return dict(line.split()[:2] for line in _read_text(root, name).splitlines() if line.strip())
 
 
 def _read_text(root: Path, name: str) -> str:
-    path = _existing(root, name)
+    path = existing(root, name)
     if path is None:
         raise StudyError(f"{name} is missing in {root}: get it from {HOMEPAGE}; expected layout: {LAYOUT}")
-    try:
-        return gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path} cannot be read ({error}): get it again from {HOMEPAGE}") from None
-
-
-def _existing(root: Path, name: str) -> Path | None:
-    return next((p for p in (root / name, root / f"{name}.gz") if p.is_file()), None)
-
-
-def _read_image(path: Path, size: int) -> torch.Tensor:
-    try:
-        with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))
-    except OSError as error:
-        raise StudyError(f"{path} is not a readable image ({error}): get it again or remove it") from None
-    return resize_and_crop(torch.from_numpy(pixels).permute(2, 0, 1), size)
+    return read_text(path, HOMEPAGE)
 
 
 def fingerprint(data_root: str | Path | None) -> str:

@@ -82,7 +82,7 @@ def load_fairface(
     if split not in SPLITS:
         raise StudyError(f"split '{split}' is unknown{nearest(split, SPLITS)}")
     root = find_root(data_root)
-    tables = {part: _read_labels(root, part) for part in LABEL_FILES}
+    tables = {part: read_labels(root, part) for part in LABEL_FILES}
     found = {part: _present(root, part, table, max_images) for part, table in tables.items()}
     part = "val" if split == "test" else "train"
     rows, table = found[part], tables[part]
@@ -147,7 +147,7 @@ def _present(root: Path, part: str, table: LabelFile, max_images: int) -> np.nda
     return rows[:max_images] if max_images else rows
 
 
-def _read_labels(root: Path, part: str) -> LabelFile:
+def read_labels(root: Path, part: str) -> LabelFile:
     """Read 'file,age,gender,race,service_test' rows; some mirrors call the first column 'file_name'."""
     path = existing(root, LABEL_FILES[part])
     rows = list(csv.DictReader(io.StringIO(read_text(path, HOMEPAGE))))

@@ -11,12 +11,12 @@ from lassi_lib.display.certificates import _pairs, _words
 from lassi_lib.display.faces import _strips
 from lassi_lib.display.style import METHOD_MARKERS, StudyFigure, colours_of
 
-# light to dark: from what can only refute to what proves most
+# marker, colour and size: where answers agree, the smaller marker lies on the larger
 MODE_STYLE = {
-    "empirical": ("o", "white"),
-    "exact_decision": ("D", "#111111"),
-    "exact_smoothing": ("s", "#8c8c8c"),
-    "monte_carlo": ("^", "#d9d9d9"),
+    "empirical": ("o", "white", 10),
+    "exact_decision": ("D", "#111111", 6),
+    "monte_carlo": ("^", "#d9d9d9", 10),
+    "exact_smoothing": ("s", "#8c8c8c", 5),
 }
 
 
@@ -31,13 +31,13 @@ def mode_dots(table: pd.DataFrame) -> StudyFigure:
         for method in methods:
             rows = table[(of_pair == pair) & (table["method"] == method)]
             axes.plot(rows["fair"], [y] * len(rows), color=colours[method], lw=5, alpha=0.35)
-            for _, row in rows.iterrows():
-                marker, face = MODE_STYLE[row["mode"]]
+            for _, row in rows.sort_values("mode", key=lambda m: m.map(list(MODE_STYLE).index)).iterrows():
+                marker, face, size = MODE_STYLE[row["mode"]]
                 ends = [[row["fair"] - row["fair_low"]], [row["fair_high"] - row["fair"]]]
                 axes.errorbar(
                     row["fair"], y, xerr=np.clip(ends, 0, None), ecolor=colours[method], elinewidth=1
                 )
-                axes.plot(row["fair"], y, marker, mfc=face, mec="black", ms=6.5, clip_on=False, zorder=4)
+                axes.plot(row["fair"], y, marker, mfc=face, mec="black", ms=size, clip_on=False, zorder=4)
             ticks.append(y)
             names.append(f"{_words(pair)}   {method}" if method == methods[0] else method)
             y += 1.0
@@ -47,7 +47,8 @@ def mode_dots(table: pd.DataFrame) -> StudyFigure:
     axes.grid(axis="y", visible=False)
     shown = [m for m in MODE_STYLE if m in set(table["mode"])]
     handles = [
-        axes.plot([], [], MODE_STYLE[m][0], mfc=MODE_STYLE[m][1], mec="black", ms=6.5)[0] for m in shown
+        axes.plot([], [], MODE_STYLE[m][0], mfc=MODE_STYLE[m][1], mec="black", ms=MODE_STYLE[m][2])[0]
+        for m in shown
     ]
     words = [_words(m) for m in shown]
     figure.legend(handles, words, loc="outside upper center", ncols=4, frameon=False)

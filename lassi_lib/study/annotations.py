@@ -83,11 +83,11 @@ def find_annotations(folder: str | Path | None) -> dict[str, Annotations]:
 
 
 def _celeba(root: Path) -> Annotations:
-    from lassi_lib.data.celeba import _read_attributes, _read_pairs
+    from lassi_lib.data.celeba import read_attributes, read_pairs
     from lassi_lib.data.dataset import SPLITS
 
-    names, table = _read_attributes(root)
-    partition = _read_pairs(root, "list_eval_partition.txt")
+    names, table = read_attributes(root)
+    partition = read_pairs(root, "list_eval_partition.txt")
     labels = pd.DataFrame(np.stack(list(table.values())).astype(np.uint8), columns=names)
     missing = [image for image in table if image not in partition]
     if missing:
@@ -99,9 +99,9 @@ def _celeba(root: Path) -> Annotations:
 
 def _fairface(root: Path) -> Annotations:
     """Read FairFace's two files; the official 'val' part is the test split, as in the papers."""
-    from lassi_lib.data.fairface import ATTRIBUTES, _read_labels, train_or_valid
+    from lassi_lib.data.fairface import ATTRIBUTES, read_labels, train_or_valid
 
-    parts = [_read_labels(root, part) for part in ("train", "val")]
+    parts = [read_labels(root, part) for part in ("train", "val")]
     labels = np.concatenate([part.labels(np.arange(len(part.files))) for part in parts])
     split = [*train_or_valid(len(parts[0].files)), *["test"] * len(parts[1].files)]
     return Annotations("FairFace", pd.DataFrame(labels, columns=list(ATTRIBUTES)), np.array(split))

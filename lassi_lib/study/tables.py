@@ -30,7 +30,13 @@ HEADINGS = {
     "predicted_majority": "most predicted class",
 }
 # columns that are no percentages: one decimal would say too little
-FORMATS = {"bits/dim": ".2f", "norm / spread": ".2f", "largest reconstruction error": ".1e"}
+FORMATS = {
+    "phi": ".3f",
+    "ratio": ".2f",
+    "bits/dim": ".2f",
+    "norm / spread": ".2f",
+    "largest reconstruction error": ".1e",
+}
 
 
 def _cell(value: object, column: str = "") -> str:

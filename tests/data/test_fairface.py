@@ -168,9 +168,9 @@ def test_the_real_images_at_hand(real):
 
 def test_rates_of_the_official_labels_are_the_published_ones(real):
     """ECCV supplement, Table 5: 14.1 % Black in train; majorities of every 32nd image of test."""
-    from lassi_lib.data.fairface import _read_labels
+    from lassi_lib.data.fairface import read_labels
 
-    train, val = _read_labels(real, "train"), _read_labels(real, "val")
+    train, val = read_labels(real, "train"), read_labels(real, "val")
     black = ATTRIBUTES.index("Race=Black")
     rates = train.labels(np.arange(len(train.files))).mean(0)
     assert round(100 * rates[black], 1) == 14.1
