@@ -194,6 +194,17 @@ def test_a_curve_that_rests_on_half_of_its_mass_has_radius_zero(visits):
     assert np.array_equal(curve.points(arc), [-3, -1])
 
 
+def test_forty_short_rests_at_one_point_add_up():
+    g, edges = np.random.default_rng(0), np.linspace(-3.9, 3.9, 41)
+    t = np.append((edges[:-1, None] + [0, 0.117, 0.156]).ravel(), 3.9)
+    r = np.ones((121, 3))
+    r[2::3] += g.standard_normal((40, 3))
+    curve = plain(t, r)
+    arc = smallest_median(curve)
+    assert median(curve, arc) == 0
+    assert np.array_equal(curve.points(arc), np.ones(3))
+
+
 def test_too_little_mass_in_the_window_is_infinitely_far():
     row = random_point(2, spec=replace(SPEC, n_radius=1200)).row()  # q = 0.9989
     assert row["d_cs"] < row["d_cs_delta"] < row["d_cs_hoeffding"] < math.inf
