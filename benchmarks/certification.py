@@ -16,7 +16,6 @@ LASSI's trained encoders; plain ones have 1,000 to 3,000 (``--length 60``).
 from __future__ import annotations
 
 import argparse
-import inspect
 import itertools
 import json
 import os
@@ -36,10 +35,12 @@ from scipy.stats import beta, norm
 from torch import nn
 
 from lassi_lib import numerics
+from lassi_lib.certification.batched import offers
 from lassi_lib.certification.certify import MODES, CertificationSpec, certify
 from lassi_lib.certification.network import Restriction
 from lassi_lib.certification.problem import Problem
 from lassi_lib.certification.spec import radius_quantile, required_mass
+from lassi_lib.errors import StudyError
 from lassi_lib.learning.representation import Representation, initialisation
 from lassi_lib.progress import progress
 from lassi_lib.similarity.sets import SimilaritySet
@@ -211,42 +212,30 @@ def time_mode(setting: Setting, mode: str, device: str, workers: int, seconds: f
     The processes are started, and the GPU is warmed up, before.
     """
     row = {"what": mode, "attributes": setting.sizes.attributes, "device": device, "workers": workers}
-    row |= time_points(setting, mode, seconds / 2)
-    per_point = row["one_core_mean_s"] / workers if device == "cpu" else 1e-3
+    points = _MOST
+    if device == "cpu":
+        row |= time_points(setting, mode, seconds / 2)
+        points = min(max(int(seconds * workers / row["one_core_mean_s"]), 8 * workers), _MOST)
 
     def run(count: int) -> float:
         z = setting.latents(count)
         start = time.perf_counter()
         certify(
             setting.representation, setting.classifier, setting.similarity, z, np.zeros(count, int),
-            setting.spec, seed=0, indices=range(count), mode=mode, workers=workers,
-            label=f"{mode}, {setting.sizes.attributes} attributes", **_device(device),
+            setting.spec, seed=0, indices=range(count), mode=mode, workers=workers, device=device,
+            label=f"{mode}, {setting.sizes.attributes} attributes",
         )  # fmt: skip
         return time.perf_counter() - start
 
-    points = min(max(int(seconds / per_point), 8 * workers), _MOST)
-    run(2 * workers)
+    run(2 * workers if device == "cpu" else 64)
     return row | {"points": points, "s_per_point": run(points) / points}
-
-
-def _device(device: str) -> dict[str, str]:
-    """Return `certify`'s argument for a device, where it takes one."""
-    return {"device": device} if "device" in inspect.signature(certify).parameters else {}
-
-
-def devices() -> list[str]:
-    """Return where the modes can be timed; says so where there is no CUDA."""
-    if not torch.cuda.is_available():
-        print("CUDA: not measured, torch sees no GPU")
-        return ["cpu"]
-    if not _device("cuda"):
-        print("CUDA: not measured for the modes, certify runs on the CPU alone")
-    return ["cpu", "cuda"]
 
 
 def measure(sizes: Sizes, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield the table's rows one by one, so that an interruption keeps what is done."""
-    places = devices()
+    places = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    if len(places) == 1:
+        print("CUDA: not measured, torch sees no GPU")
     for attributes in args.attributes:
         setting = Setting(replace(sizes, attributes=attributes))
         z = setting.latents(args.points)
@@ -256,8 +245,9 @@ def measure(sizes: Sizes, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         for mode in args.modes:
             if attributes > MODES[mode]:
                 continue
-            for place in places if _device("cpu") else ["cpu"]:
-                yield time_mode(setting, mode, place, args.workers, args.seconds)
+            for place in places:
+                if place == "cpu" or offers(mode, attributes):
+                    yield time_mode(setting, mode, place, args.workers, args.seconds)
 
 
 def with_ratios(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -286,7 +276,7 @@ def show(table: pd.DataFrame) -> None:
 
 
 AXES: dict[str, tuple[str, tuple[float, ...]]] = {
-    "samples n = n0": ("n", (0.1, 0.3, 1, 3)),
+    "samples n = n0": ("n", (0.125, 0.35, 1, 3)),
     "latent dimension d": ("d", (1 / 16, 1 / 4, 1, 4)),
     "width of the first hidden layer": ("hidden", (1 / 8, 1 / 4, 1 / 2, 1, 2)),
     "sensitive attributes": ("attributes", (1, 2, 3)),
@@ -299,6 +289,8 @@ def scaling(sizes: Sizes, modes: list[str], seconds: float, keep: Callable[[dict
     for axis, field, by in progress(steps, label="scaling", unit="size"):
         value = int(getattr(sizes, field) * by)
         varied = replace(sizes, **{field: value})
+        if field == "d":  # random latents grow with d: vectors that do so too keep the number of pieces
+            varied = replace(varied, length=sizes.length * by**0.5)
         setting = Setting(varied)
         for mode in modes:
             if varied.attributes <= MODES[mode]:
@@ -369,6 +361,8 @@ def main(argv: list[str] | None = None) -> int:
                 rows.append(row)
                 text = f"{row['s_per_point']:.4f} s a point on {row['points']} points"
                 print(f"{row['what']}, {row['attributes']} attribute(s), {row['device']}: {text}", flush=True)
+    except StudyError as error:
+        parser.error(str(error))
     except KeyboardInterrupt:
         interrupted = True
         print("interrupted: this is what was measured before", file=sys.stderr)

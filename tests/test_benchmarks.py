@@ -77,3 +77,9 @@ def test_an_interruption_keeps_what_was_measured(tmp_path, monkeypatch, capsys):
     assert "interrupted" in capsys.readouterr().err
     rows = json.loads(out.read_text())["rows"]
     assert {row["what"] for row in rows} == {"textbook"}
+
+
+def test_sizes_that_cannot_certify_are_one_line(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        benchmark.main([*TINY, "--n", "1000", "--points", "0"])
+    assert "n_center = 1000" in capsys.readouterr().err
