@@ -354,6 +354,11 @@ class Glow(nn.Module):
             latents.append(z.flatten(1))
         return torch.cat(latents, 1)
 
+    def decode_differentiable(self, z: torch.Tensor) -> torch.Tensor:
+        """Map one batch of latents [N, d] to images, keeping the graph for gradients with respect to z."""
+        with full_precision():
+            return self._decode_batch(z)
+
     def _decode_batch(self, z: torch.Tensor) -> torch.Tensor:
         z, x = z.to(next(self.parameters())), None
         parts = z.split([math.prod(s) for s in self.latent_shapes], 1)

@@ -9,6 +9,7 @@ from typing import Any
 
 from lassi_lib.certification.modes import MODES
 from lassi_lib.errors import StudyError, nearest
+from lassi_lib.similarity.kinds import find_kind
 from lassi_lib.study.params import Pipeline
 
 
@@ -73,7 +74,8 @@ def parse_pair(pair: str) -> tuple[str, tuple[str, ...]]:
 def experiments_of(pipeline: Pipeline, params: dict[str, Any]) -> list[Experiment]:
     """Return the experiments that a notebook's parameters ask for: pairs x methods x seeds.
 
-    A notebook without the parameters `pairs`, `methods` and `seeds` needs none.
+    A notebook without the parameters `pairs`, `methods` and `seeds` needs none; with `vector_types` it
+    asks for each kind of attribute vector instead of the pipeline's.
 
     Raises
     ------
@@ -91,9 +93,13 @@ def experiments_of(pipeline: Pipeline, params: dict[str, Any]) -> list[Experimen
     for name in ("pairs", "methods", "seeds"):
         if not params[name] or len(set(params[name])) < len(params[name]):
             raise StudyError(f"'{name}' must be a list without repetitions and not empty: {params[name]}")
+    kinds = params.get("vector_types", [pipeline.vector_type])
+    for kind in kinds:
+        find_kind(kind)
+    wanted = product(kinds, params["pairs"], params["methods"], params["seeds"])
     return [
-        Experiment(pipeline.data.name, *parse_pair(pair), pipeline.vector_type, method, seed)
-        for pair, method, seed in product(params["pairs"], params["methods"], params["seeds"])
+        Experiment(pipeline.data.name, *parse_pair(pair), kind, method, seed)
+        for kind, pair, method, seed in wanted
     ]
 
 

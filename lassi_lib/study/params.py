@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lassi_lib.errors import StudyError, nearest
+from lassi_lib.similarity.kinds import find_kind
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = ROOT / "params"
@@ -30,12 +31,21 @@ class DataParams:
     n_test: int = 0
     seed: int = 0
     max_images: int = 0
+    source: str = "rendered"
+    biased: bool = False
 
-    def options(self) -> dict[str, int]:
+    def options(self) -> dict[str, Any]:
         """Return what `load_dataset` takes for this data set beyond name, split and size."""
-        if self.name == "synthfaces":
-            return {k: getattr(self, k) for k in ("n_train", "n_valid", "n_test", "seed")}
-        return {"max_images": self.max_images}
+        drawn = ("n_train", "n_valid", "n_test", "seed")
+        names = {"synthfaces": drawn, "shapes3d": (*drawn, "source", "biased")}.get(
+            self.name, ("max_images",)
+        )
+        return {k: getattr(self, k) for k in names}
+
+    def made_by(self) -> dict[str, Any]:
+        """Return what the images depend on, for the stage's key."""
+        later = () if self.name == "shapes3d" else ("source", "biased")
+        return {k: v for k, v in asdict(self).items() if k not in later}
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,23 @@ class MethodParams:
     sigma_rs: float
     lambda_1: float = 1.0
     lambda_2: float = 0.0
+    lambda_3: float = 0.0
     augment: bool = False
+    epochs: int = 0  # 0: the encoder's
+    batch_norm: str = "separate"
+    sampling: str = "ball"
+    radius_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class BaseParams:
+    """Base classifiers, without any fairness: ResNet-18 on images, an MLP on latents."""
+
+    threads: int = 2
+    hidden: list[int] = field(default_factory=lambda: [2048, 1024, 512])
+    epochs: int = 5
+    batch_size: int = 500
+    learning_rate: float = 1.0e-3
 
 
 @dataclass(frozen=True)
@@ -128,6 +154,9 @@ class Pipeline:
     methods: dict[str, MethodParams]
     certification: CertificationParams
     vector_type: str = "mean_difference"
+    base: BaseParams = field(default_factory=BaseParams)
+    discovery_classifier: str = "resnet18"
+    discovery_iterations: int = 2000
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain nested dictionaries, as written to run.json."""
@@ -283,6 +312,12 @@ def _check_values(p: Pipeline, where: str) -> None:
             f"{where}: 'data.image_size' {p.data.image_size} is not divisible by 2^glow.n_blocks = "
             f"{2**p.glow.n_blocks}: change one of them"
         )
+    find_kind(p.vector_type)
+    for name, m in p.methods.items():
+        if not (m.lambda_1 or m.lambda_2 or m.lambda_3):
+            raise StudyError(
+                f"{where}: 'methods.{name}' has no loss: set one of lambda_1, lambda_2, lambda_3"
+            )
     if not 1 <= p.data.bits <= 8:
         raise StudyError(f"{where}: 'data.bits' must lie in 1..8, not {p.data.bits}")
 

@@ -33,6 +33,8 @@ def provenance(study: Study, experiments: Iterable[Experiment] = ()) -> pd.DataF
     kinds = {
         "synthfaces": "rendered synthetic faces",
         "celeba": "CelebA, photographs (Liu et al., ICCV 2015; non-commercial research only)",
+        "fairface": "FairFace, photographs (Karkkainen & Joo, WACV 2021; CC BY 4.0)",
+        "shapes3d": "a room with one object, rendered by us in the manner of 3D Shapes",
     }
     here = {
         "faces": kinds.get(f["dataset"], f["dataset"]),

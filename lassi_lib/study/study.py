@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,11 @@ import pandas as pd
 from lassi_lib.certification.modes import MODES
 from lassi_lib.errors import StudyError
 from lassi_lib.progress import progress
+from lassi_lib.similarity.kinds import DISCOVERED_NAMES, find_kind
+from lassi_lib.study import vectors
 from lassi_lib.study.cache import Stage, StageCache, checksum
 from lassi_lib.study.experiment import Experiment, Question
-from lassi_lib.study.params import ROOT, Pipeline, load_pipeline
+from lassi_lib.study.params import ROOT, DataParams, Pipeline, load_pipeline
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from lassi_lib.similarity.sets import SimilaritySet
 
 PUBLISHED = Question()  # LASSI's own certificate
+LATER = ("lambda_3", "epochs", "batch_norm", "sampling", "radius_scale")  # fields of MethodParams
 
 
 class Study:
@@ -89,7 +93,7 @@ class Study:
         data = self.pipeline.data
         return self._once(
             "data",
-            lambda: Stage("data", 1, asdict(data) | {"files": _fingerprint(data.name, self.data_root)}),
+            lambda: Stage("data", 1, data.made_by() | {"files": _fingerprint(data, self.data_root)}),
         )
 
     def _glow_stage(self) -> Stage:
@@ -163,8 +167,16 @@ class Study:
             self.dataset(split).column(attribute)  # raises with the nearest name
         return self._latents(split)["labels"][:, names.index(attribute)].numpy().astype(np.int64)
 
+    def n_classes(self, attribute: str) -> int:
+        """Return the number of classes of an attribute."""
+        names = self.attribute_names()
+        if attribute not in names:
+            self.dataset("test").column(attribute)  # raises with the nearest name
+        known = self.latent_facts("test").get("n_classes") or [2] * len(names)
+        return known[names.index(attribute)]
+
     def attribute_names(self) -> list[str]:
-        """Return the names of the data set's binary attributes."""
+        """Return the names of the data set's attributes."""
         self._latents("test")
         return self.cache.record(self._latents_stage("test"))["facts"]["attributes"]
 
@@ -189,6 +201,7 @@ class Study:
                 generator = torch_stream(self.pipeline.glow.seed, f"dequantise/{split}")
                 facts = {
                     "attributes": list(data.attribute_names),
+                    "n_classes": list(data.n_classes),
                     "note": data.note,
                     "images": len(data),
                     "bits_per_dim": bits_per_dim(glow, data.images[:2000], bits=bits, generator=generator),
@@ -205,47 +218,44 @@ class Study:
 
     # ---- similarity ----------------------------------------------------------------------------
 
-    def _vector_stage(self, attribute: str) -> Stage:
-        params = {"attribute": attribute, "kind": self.pipeline.vector_type}
-        return Stage("vector", 1, params, (self._latents_stage("train").key,))
+    def vector(self, attribute: str, kind: str = "", task: str = "") -> torch.Tensor:
+        """Return the attribute vector a, float32 [d] (or [n, d]); default kind: the pipeline's."""
+        return vectors.vector(self, attribute, kind or self.pipeline.vector_type, task)
 
-    def vector(self, attribute: str) -> torch.Tensor:
-        """Return the attribute vector a of one sensitive attribute, float32 [d]."""
-        from safetensors.torch import load_file, save_file
+    def similarity(self, sensitive: Iterable[str], kind: str = "", task: str = "") -> SimilaritySet:
+        """Return the similarity set spanned by the vectors of the sensitive attributes.
 
-        def compute(folder: Path) -> None:
-            from lassi_lib.similarity.vectors import attribute_vector
-
-            y = self.labels("train", attribute)
-            a = attribute_vector(self.latents("train"), y, self.pipeline.vector_type)
-            save_file({"a": a}, folder / "vector.safetensors")
-
-        stage = self._vector_stage(attribute)
-        return self._once(
-            stage.key, lambda: load_file(self.cache.fetch(stage, compute) / "vector.safetensors")["a"]
-        )
-
-    def similarity(self, sensitive: Iterable[str]) -> SimilaritySet:
-        """Return the similarity set spanned by the vectors of the sensitive attributes."""
+        Its radius is the pipeline's epsilon, times 10 for the kinds whose vectors have length 1.
+        """
         import torch
 
         from lassi_lib.similarity.sets import SimilaritySet
 
-        names = tuple(sensitive)
-        vectors = torch.stack([self.vector(a) for a in names])
-        return SimilaritySet(vectors, self.pipeline.certification.epsilon, names)
+        names, kind = tuple(sensitive), kind or self.pipeline.vector_type
+        spanned = torch.cat([torch.atleast_2d(self.vector(a, kind, task)) for a in names])
+        return SimilaritySet(spanned, self.pipeline.certification.epsilon * find_kind(kind).epsilon, names)
+
+    def _vector_stages(self, e: Experiment) -> list[Stage]:
+        stages = [vectors.vector_stage(self, a, e.vector_type, e.task) for a in e.sensitive]
+        return list({stage.key: stage for stage in stages}.values())
 
     # ---- one experiment ------------------------------------------------------------------------
 
     def _encoder_stage(self, e: Experiment) -> Stage:
         method = self.pipeline.methods[e.method]
-        params = {"task": e.task, "seed": e.seed, "lambda_1": method.lambda_1, "lambda_2": method.lambda_2}
+        task = e.task if method.lambda_1 else ""  # without its loss the task plays no part: one serves all
+        params = {"task": task, "seed": e.seed, "lambda_1": method.lambda_1, "lambda_2": method.lambda_2}
         params |= {"augment": method.augment} | asdict(self.pipeline.encoder)
+        for field in fields(method):  # settings that came later count only where they are used
+            if field.name in LATER and getattr(method, field.name) != field.default:
+                params[field.name] = getattr(method, field.name)
+        if method.sampling == "gaussian":
+            params["sigma_cs"] = self.spec(e.method, e.vector_type).sigma_cs
         parents = [self._latents_stage("train").key, self._latents_stage("valid").key]
         if method.lambda_2 > 0 or method.augment:
             # the naive encoder never sees the similarity set: one serves all sensitive attributes
-            params["epsilon"] = self.pipeline.certification.epsilon
-            parents += [self._vector_stage(a).key for a in e.sensitive]
+            params["epsilon"] = self.spec(e.method, e.vector_type).epsilon
+            parents += [stage.key for stage in self._vector_stages(e)]
         return Stage("encoder", 1, params, tuple(parents))
 
     def representation(self, e: Experiment) -> Representation:
@@ -254,22 +264,24 @@ class Study:
 
         from lassi_lib.learning.representation import Representation
 
-        p = self.pipeline.encoder
-
         def compute(folder: Path) -> dict:
             from lassi_lib.learning.objectives import Objective
             from lassi_lib.learning.train import EncoderTraining, train_representation
 
-            method = self.pipeline.methods[e.method]
-            training = EncoderTraining(**{**asdict(p), "hidden": tuple(p.hidden)})
+            p, m = self.pipeline.encoder, self.pipeline.methods[e.method]
+            given = {**asdict(p), "hidden": tuple(p.hidden), "epochs": m.epochs or p.epochs}
+            sigma_cs = self.spec(e.method, e.vector_type).sigma_cs if m.sampling == "gaussian" else None
+            weights = {k: getattr(m, k) for k in ("lambda_1", "lambda_2", "lambda_3", "augment")}
+            laws = {k: getattr(m, k) for k in ("batch_norm", "sampling", "radius_scale")}
+            y = {s: self.labels(s, e.task) if m.lambda_1 else None for s in ("train", "valid")}
             representation, history = train_representation(
                 self.latents("train"),
-                self.labels("train", e.task),
+                y["train"],
                 self.latents("valid"),
-                self.labels("valid", e.task),
-                self.similarity(e.sensitive),
-                Objective(e.method, method.lambda_1, method.lambda_2, augment=method.augment),
-                training,
+                y["valid"],
+                self.similarity(e.sensitive, e.vector_type, e.task),
+                Objective(e.method, **weights, **laws, sigma_cs=sigma_cs),
+                EncoderTraining(**given),
                 seed=e.seed,
                 device=str(self.device),
                 label=f"encoder {e.label}",
@@ -298,7 +310,7 @@ class Study:
                 self.representation(e),
                 self.latents("train"),
                 self.labels("train", e.task),
-                2,
+                self.n_classes(e.task),
                 self.pipeline.methods[e.method].sigma_rs,
                 ClassifierTraining(**asdict(p)),
                 seed=e.seed,
@@ -313,24 +325,29 @@ class Study:
         classifier.load_state_dict(state)
         return classifier.to(self.device).eval()
 
-    def spec(self, method: str) -> CertificationSpec:
-        """Return the certificate's settings for a method (its sigma_rs)."""
-        return _certification_spec(self.pipeline, self.pipeline.methods[method].sigma_rs)
+    def spec(self, method: str, kind: str = "") -> CertificationSpec:
+        """Return the certificate's settings for a method (its sigma_rs) and a kind of vectors."""
+        spec = _certification_spec(self.pipeline, self.pipeline.methods[method].sigma_rs)
+        scale = find_kind(kind or self.pipeline.vector_type).epsilon  # unit vectors: 10
+        return replace(spec, epsilon=scale * spec.epsilon, sigma_cs=scale * spec.sigma_cs)
 
     def _asked(self, e: Experiment, question: Question) -> tuple[SimilaritySet, CertificationSpec]:
         """Return the similarity set and the settings that a question is about."""
-        spec, similarity = self.spec(e.method), self.similarity(e.sensitive)
+        spec = self.spec(e.method, e.vector_type)
+        similarity = self.similarity(e.sensitive, e.vector_type, e.task)
         if question.epsilon is not None:
-            scale = question.epsilon / spec.epsilon
-            spec = replace(spec, epsilon=question.epsilon, sigma_cs=scale * spec.sigma_cs)
-            similarity = replace(similarity, epsilon=question.epsilon)
+            scale = question.epsilon / self.pipeline.certification.epsilon
+            spec = replace(spec, epsilon=scale * spec.epsilon, sigma_cs=scale * spec.sigma_cs)
+            similarity = replace(similarity, epsilon=spec.epsilon)
         if question.control:
             import torch
 
-            vectors = [
-                _random_like(a, name, e.seed) for a, name in zip(similarity.vectors, e.sensitive, strict=True)
-            ]
-            similarity = replace(similarity, vectors=torch.stack(vectors))
+            from lassi_lib.similarity.vectors import random_like
+            from lassi_lib.streams import torch_stream
+
+            streams = [torch_stream(e.seed, f"control/{i}") for i in range(similarity.n)]
+            turned = [random_like(a, g) for a, g in zip(similarity.vectors, streams, strict=True)]
+            similarity = replace(similarity, vectors=torch.stack(turned))
         return similarity, spec
 
     def _certificates_stage(self, e: Experiment, question: Question = PUBLISHED) -> Stage:
@@ -344,8 +361,8 @@ class Study:
             params["asked_epsilon"] = question.epsilon
         if question.control:
             params["control"] = True
-        vectors = [self._vector_stage(a).key for a in e.sensitive]
-        parents = (self._classifier_stage(e).key, self._latents_stage("test").key, *vectors)
+        spanned = [stage.key for stage in self._vector_stages(e)]
+        parents = (self._classifier_stage(e).key, self._latents_stage("test").key, *spanned)
         return Stage("certificates", 1, params, parents)
 
     def certificates(self, e: Experiment, question: Question = PUBLISHED) -> pd.DataFrame:
@@ -387,7 +404,7 @@ class Study:
         names = self.attribute_names()
         for e in experiments:
             for attribute in (e.task, *e.sensitive):
-                if attribute not in names:
+                if attribute not in names and attribute not in DISCOVERED_NAMES:
                     self.dataset("test").column(attribute)  # raises with the nearest name
         if not experiments:
             return pd.DataFrame()
@@ -425,9 +442,8 @@ class Study:
 
     def _stages(self, e: Experiment) -> list[Stage]:
         splits = [self._latents_stage(s) for s in ("train", "valid", "test")]
-        vectors = [self._vector_stage(a) for a in e.sensitive]
         own = [self._encoder_stage(e), self._classifier_stage(e), self._certificates_stage(e)]
-        return [self._glow_stage(), *splits, *vectors, *own]
+        return [self._glow_stage(), *splits, *self._vector_stages(e), *own]
 
     def latent_facts(self, split: str) -> dict[str, Any]:
         """Return what was recorded when a split was encoded: images, note, bits/dim, error, device."""
@@ -440,15 +456,16 @@ class Study:
         return self._memo[key]
 
 
-def _fingerprint(name: str, data_root: str | Path | None) -> str:
+def _fingerprint(data: DataParams, data_root: str | Path | None) -> str:
     """Return what identifies a data set's content beyond its parameters."""
-    if name == "celeba":
-        from lassi_lib.data.celeba import fingerprint
+    if data.name == "synthfaces":
+        from lassi_lib.data.synthfaces import VERSION
 
-        return fingerprint(data_root)
-    from lassi_lib.data.synthfaces import VERSION
-
-    return f"rendered, version {VERSION}"
+        return f"rendered, version {VERSION}"
+    module = import_module(f"lassi_lib.data.{data.name}")
+    if data.name == "shapes3d":
+        return module.fingerprint(data.source, data_root)
+    return module.fingerprint(data_root)
 
 
 def _checkpoint(name: str) -> Path:
@@ -458,16 +475,6 @@ def _checkpoint(name: str) -> Path:
             f"Glow checkpoint {name} is missing: restore it, or set glow.checkpoint to '' to train one"
         )
     return path
-
-
-def _random_like(vector: torch.Tensor, name: str, seed: int) -> torch.Tensor:
-    """Return a random direction of a vector's length: the control for what the attribute itself does."""
-    import torch
-
-    from lassi_lib.streams import torch_stream
-
-    direction = torch.randn(vector.shape, generator=torch_stream(seed, f"control/{name}"))
-    return direction * (vector.norm() / direction.norm())
 
 
 def _certification_spec(pipeline: Pipeline, sigma_rs: float) -> Any:

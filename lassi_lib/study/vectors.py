@@ -1,0 +1,239 @@
+"""Attribute vectors of every kind, and the models that some kinds are made from, as cached stages.
+
+Each function takes the `Study` whose data, flow and cache it works on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lassi_lib.errors import StudyError
+from lassi_lib.similarity.kinds import DISCOVERED_NAMES, find_kind
+from lassi_lib.study.cache import Stage
+
+if TYPE_CHECKING:
+    import torch
+
+    from lassi_lib.learning.base import BaseClassifier
+    from lassi_lib.similarity.boundaries import Boundaries
+    from lassi_lib.study.study import Study
+
+BOUNDARY_SEED = 42  # the original code's, for boundaries and discovered vectors alike
+_COUNTERFACTUALS = 512  # faces drawn twice for the direction of a true factor
+
+
+def boundaries_stage(study: Study) -> Stage:
+    """Return the stage of the linear boundaries of all attributes."""
+    from lassi_lib.similarity.boundaries import BoundaryTraining
+
+    params = {"seed": BOUNDARY_SEED} | asdict(BoundaryTraining())
+    return Stage(
+        "boundaries", 1, params, (study._latents_stage("train").key, study._latents_stage("valid").key)
+    )
+
+
+def boundaries(study: Study) -> Boundaries:
+    """Return a linear boundary in latent space for every binary attribute that has both classes."""
+    from safetensors.torch import load_file, save_file
+
+    from lassi_lib.similarity.boundaries import Boundaries, fit_boundaries
+
+    def compute(folder: Path) -> dict:
+        names = [a for a in study.attribute_names() if study.n_classes(a) == 2]
+        names = [a for a in names if all(0 < study.labels(s, a).mean() < 1 for s in ("train", "valid"))]
+        y, y_valid = (np.stack([study.labels(s, a) for a in names], axis=1) for s in ("train", "valid"))
+        found, history = fit_boundaries(
+            study.latents("train"), y, study.latents("valid"), y_valid, names, seed=BOUNDARY_SEED
+        )
+        save_file({"w": found.w.contiguous(), "b": found.b}, folder / "boundaries.safetensors")
+        return {"names": names, "history": history}
+
+    stage = boundaries_stage(study)
+    state = study._once(
+        stage.key, lambda: load_file(study.cache.fetch(stage, compute) / "boundaries.safetensors")
+    )
+    return Boundaries(tuple(study.cache.record(stage)["facts"]["names"]), state["w"], state["b"])
+
+
+def base_classifier_stage(study: Study, kind: str, task: str, seed: int) -> Stage:
+    """Return the stage of a base classifier: ``resnet18`` on images or ``latent`` on z."""
+    params = {"kind": kind, "task": task, "seed": seed} | asdict(study.pipeline.base)
+    return Stage("base", 1, params, (study._latents_stage("train").key, study._latents_stage("valid").key))
+
+
+def base_classifier(study: Study, kind: str, task: str, seed: int) -> BaseClassifier:
+    """Return a classifier of the task without any fairness, trained on images or latents."""
+    from safetensors.torch import load_file, save_file
+
+    from lassi_lib.learning.base import BaseClassifier, BaseTraining, train_base_classifier
+
+    def compute(folder: Path) -> dict:
+        def inputs(split: str) -> torch.Tensor:
+            return study.dataset(split).images if kind == "resnet18" else study.latents(split)
+
+        p = study.pipeline.base
+        training = BaseTraining(**{**asdict(p), "hidden": tuple(p.hidden)}, bits=study.pipeline.data.bits)
+        classifier, history = train_base_classifier(
+            kind,
+            inputs("train"),
+            study.labels("train", task),
+            inputs("valid"),
+            study.labels("valid", task),
+            study.n_classes(task),
+            training,
+            seed=seed,
+            device=str(study.device),
+            label=f"{kind} {task} seed {seed}",
+        )
+        save_file(classifier.state(), folder / "base.safetensors")
+        return {"history": history}
+
+    folder = study.cache.fetch(base_classifier_stage(study, kind, task, seed), compute)
+    return BaseClassifier.from_state(load_file(folder / "base.safetensors")).to(study.device).eval()
+
+
+def vector_stage(study: Study, attribute: str, kind: str, task: str) -> Stage:
+    """Return the stage of one attribute's vector; it depends on the task only where the kind does."""
+    params: dict[str, Any] = {"attribute": attribute, "kind": kind}
+    parents = [study._latents_stage("train").key]
+    needs = find_kind(kind).needs
+    if "boundary" in needs or "task_boundary" in needs:
+        parents.append(boundaries_stage(study).key)
+    if "task_boundary" in needs:
+        params["task"] = task
+    if "predict" in needs:
+        params["attribute"] = "all"
+        params |= {
+            "iterations": study.pipeline.discovery_iterations,
+            "threads": study.pipeline.encoder.threads,
+        }
+        parents.append(
+            base_classifier_stage(study, study.pipeline.discovery_classifier, task, BOUNDARY_SEED).key
+        )
+    return Stage("vector", 1, params, tuple(parents))
+
+
+def vector(study: Study, attribute: str, kind: str, task: str) -> torch.Tensor:
+    """Return the vectors of one attribute: float32 [d], or [n, d] for kinds that give several.
+
+    Raises
+    ------
+    StudyError
+        If the attribute has more than two classes, or the data set lacks what the kind needs.
+    """
+    from safetensors.torch import load_file, save_file
+
+    from lassi_lib.similarity.vectors import attribute_vector
+
+    entry = find_kind(kind)
+    if "predict" not in entry.needs and "codes" not in entry.needs and study.n_classes(attribute) != 2:
+        raise StudyError(
+            f"attribute '{attribute}' has {study.n_classes(attribute)} classes: a vector of kind '{kind}' needs two"
+        )
+
+    def compute(folder: Path) -> dict | None:
+        facts = None
+        if "predict" in entry.needs:
+            a, facts = _discover(study, kind, task)
+        else:
+            ready = _inputs(study, attribute, kind, task)
+            given = {name: ready[name]() for name in entry.needs}
+            a = attribute_vector(study.latents("train"), kind=kind, **given)
+        save_file({"a": a.contiguous()}, folder / "vector.safetensors")
+        return facts
+
+    stage = vector_stage(study, attribute, kind, task)
+    a = study._once(
+        stage.key, lambda: load_file(study.cache.fetch(stage, compute) / "vector.safetensors")["a"]
+    )
+    if "predict" in entry.needs:
+        if attribute not in DISCOVERED_NAMES:
+            names = ", ".join(DISCOVERED_NAMES)
+            raise StudyError(f"vectors of kind '{kind}' are called {names}, not '{attribute}'")
+        return a[DISCOVERED_NAMES.index(attribute)]
+    return a
+
+
+def _inputs(study: Study, attribute: str, kind: str, task: str) -> dict[str, Callable[[], Any]]:
+    """Return how to get each thing that a kind may need."""
+    from lassi_lib.streams import torch_stream
+
+    def others() -> np.ndarray:
+        names = [a for a in study.attribute_names() if a != attribute and study.n_classes(a) == 2]
+        return np.stack([study.labels("train", a) for a in names], axis=1)
+
+    return {
+        "y": lambda: study.labels("train", attribute),
+        "codes": lambda: study.labels("train", attribute),
+        "boundary": lambda: boundaries(study)[attribute],
+        "task_boundary": lambda: boundaries(study)[task],
+        "others": others,
+        "generator": lambda: torch_stream(0, f"vector/{kind}/{attribute}"),
+        "z_base": lambda: counterfactual_latents(study, attribute, -1.0),
+        "z_counterfactual": lambda: counterfactual_latents(study, attribute, 1.0),
+    }
+
+
+def counterfactual_latents(
+    study: Study, attribute: str, value: float, split: str = "train", count: int = _COUNTERFACTUALS
+) -> torch.Tensor:
+    """Return the latents of the first faces of a split, drawn again with an attribute's factor set.
+
+    Parameters
+    ----------
+    study : Study
+        On rendered faces.
+    attribute : str
+        An attribute with a factor (see `data.synthfaces.factor_of`).
+    value : float
+        +1 clearly shows the attribute, -1 clearly does not.
+    split, count : str, int
+        Which faces.
+
+    Returns
+    -------
+    torch.Tensor
+        float32 [count, d].
+    """
+    from lassi_lib.data.preprocess import quantise
+    from lassi_lib.data.synthfaces import factor_of, render_counterfactual
+
+    factor = factor_of(attribute)
+    if factor is None:
+        raise StudyError(f"attribute '{attribute}' has no factor that could be drawn: choose another one")
+    data = study.dataset(split)
+    faces = render_counterfactual(data, range(min(count, len(data))), factor, value)
+    return study.glow().encode(quantise(faces, study.pipeline.data.bits).to(study.device)).cpu()
+
+
+def _discover(study: Study, kind: str, task: str) -> tuple[torch.Tensor, dict]:
+    """Search the discovered vectors of a task with the profile's base classifier."""
+    from lassi_lib.similarity.discovered import Discovery, discover
+
+    p = study.pipeline
+    classifier = base_classifier(study, p.discovery_classifier, task, BOUNDARY_SEED).requires_grad_(False)
+    glow = study.glow()
+
+    def predict(z: torch.Tensor) -> torch.Tensor:
+        x = glow.decode_differentiable(z) if p.discovery_classifier == "resnet18" else z
+        return classifier(x).softmax(dim=1)[:, 1]
+
+    settings = Discovery(
+        iterations=p.discovery_iterations, mended=kind == "discovered_mended", threads=p.encoder.threads
+    )
+    w_0 = boundaries(study)[task].w
+    found, history = discover(
+        study.latents("train"),
+        w_0,
+        predict,
+        settings,
+        seed=BOUNDARY_SEED,
+        device=str(study.device),
+        label=kind,
+    )
+    return found, {"history": history}
