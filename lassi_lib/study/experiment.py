@@ -12,6 +12,8 @@ from lassi_lib.errors import StudyError, nearest
 from lassi_lib.similarity.kinds import find_kind
 from lassi_lib.study.params import Pipeline
 
+_ASKED = ("pairs", "methods", "seeds", "vector_types")
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -74,14 +76,22 @@ def parse_pair(pair: str) -> tuple[str, tuple[str, ...]]:
 def experiments_of(pipeline: Pipeline, params: dict[str, Any]) -> list[Experiment]:
     """Return the experiments that a notebook's parameters ask for: pairs x methods x seeds.
 
-    A notebook without the parameters `pairs`, `methods` and `seeds` needs none; with `vector_types` it
-    asks for each kind of attribute vector instead of the pipeline's.
+    `vector_types` asks for each kind of attribute vector instead of the pipeline's. `groups`, a list of
+    such mappings, asks for several products; what a group does not name it takes from `params`. A
+    notebook without `pairs` or `groups`, `methods` and `seeds` needs no experiment.
 
     Raises
     ------
     StudyError
-        If a pair is malformed, a method unknown to the profile, or a seed not a whole number.
+        If a pair is malformed, a method or kind unknown, or a seed not a whole number.
     """
+    if "groups" in params:
+        shared = {k: params[k] for k in _ASKED if k in params}
+        for group in params["groups"]:
+            if not isinstance(group, dict) or "pairs" not in group or set(group) - set(_ASKED):
+                raise StudyError(f"a group must be a mapping of {', '.join(_ASKED)}, with pairs: {group!r}")
+        found = [e for group in params["groups"] for e in experiments_of(pipeline, shared | group)]
+        return list(dict.fromkeys(found))
     if not {"pairs", "methods", "seeds"} <= params.keys():
         return []
     for method in params["methods"]:
@@ -90,10 +100,10 @@ def experiments_of(pipeline: Pipeline, params: dict[str, Any]) -> list[Experimen
     for seed in params["seeds"]:
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
             raise StudyError(f"seed {seed!r} must be a whole number, 0 or more")
-    for name in ("pairs", "methods", "seeds"):
-        if not params[name] or len(set(params[name])) < len(params[name]):
-            raise StudyError(f"'{name}' must be a list without repetitions and not empty: {params[name]}")
     kinds = params.get("vector_types", [pipeline.vector_type])
+    for name, given in [(k, params[k]) for k in ("pairs", "methods", "seeds")] + [("vector_types", kinds)]:
+        if not given or len(set(given)) < len(given):
+            raise StudyError(f"'{name}' must be a list without repetitions and not empty: {given}")
     for kind in kinds:
         find_kind(kind)
     wanted = product(kinds, params["pairs"], params["methods"], params["seeds"])

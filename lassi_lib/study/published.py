@@ -91,11 +91,38 @@ def table_1(dataset: str = "CelebA") -> pd.DataFrame:
     StudyError
         If the data set has no rows in that table.
     """
-    merk = published(source="merk2023", table="Table 1", dataset=dataset)
+    return merk_beside_eccv("Table 1", ["Supp. Table 12"], dataset=dataset)
+
+
+def merk_beside_eccv(
+    table: str, supplements: Iterable[str] = (), *, dataset: str = "CelebA", every: bool = False
+) -> pd.DataFrame:
+    """Return a table of Merk et al. beside its quotations and the ECCV paper's supplement.
+
+    Parameters
+    ----------
+    table : str
+        'Table 1' to 'Table 5' of Merk et al.
+    supplements : iterable of str
+        Tables of the ECCV supplement that answer the same question, e.g. 'Supp. Table 17'.
+    dataset : str
+        'CelebA' or 'FairFace'.
+    every : bool
+        Also the supplement's pairs of task and sensitive attributes that Merk et al. left out.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns as in `table_1`.
+    """
+    merk = published(source="merk2023", table=table, dataset=dataset)
     original = published(source="eccv2022", dataset=dataset)
-    quoted = original[original["table"].str.endswith("(quoted in Merk Table 1)")]
+    quoted = original[original["table"].str.endswith(f"(quoted in Merk {table})")]
+    supplement = original[original["table"].isin(list(supplements))]
     pairs = merk[["task", "sensitive"]].drop_duplicates()
-    supplement = original[original["table"] == "Supp. Table 12"].merge(pairs, on=["task", "sensitive"])
+    if every:
+        pairs = pd.concat([pairs, supplement[["task", "sensitive"]]]).drop_duplicates()
+    supplement = supplement.merge(pairs, on=["task", "sensitive"])
 
     cells = pd.concat([merk, supplement])[CELL].drop_duplicates()
     for rows, names in (
@@ -106,14 +133,15 @@ def table_1(dataset: str = "CelebA") -> pd.DataFrame:
         cells = cells.merge(rows[[*CELL, *names]].rename(columns=names), on=CELL, how="left")
     both = cells["eccv"].notna() & cells["eccv_quoted"].notna()
     slip = (
-        "Merk quotes " + cells["eccv_quoted"].map(str) + ", Supp. Table 12 prints " + cells["eccv"].map(str)
+        "Merk quotes " + cells["eccv_quoted"].map(str) + ", the supplement prints " + cells["eccv"].map(str)
     )
     cells["note"] = slip.where(both & (cells["eccv"] != cells["eccv_quoted"]), "")
     cells["eccv"] = cells["eccv"].fillna(cells["eccv_quoted"])
     cells["eccv_seeds"] = cells["eccv_seeds"].fillna(cells["quoted_seeds"])
     place = {tuple(pair): i for i, pair in enumerate(pairs.to_numpy())}
     cells["pair"] = [place[p] for p in zip(cells["task"], cells["sensitive"], strict=True)]
-    cells["rank"] = cells["method"].map(METHODS.index)
+    order = [*METHODS, *(m for m in cells["method"].unique() if m not in METHODS)]
+    cells["rank"] = cells["method"].map(order.index)
     cells = cells.sort_values(["pair", "rank", "metric"], ignore_index=True)
     return cells[[*CELL, "merk", "eccv", "eccv_std", "eccv_quoted", "merk_seeds", "eccv_seeds", "note"]]
 

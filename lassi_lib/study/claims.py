@@ -1,0 +1,159 @@
+"""What the notebooks on claims 2 and 3 need beside claim 1's tables: vectors, knowledge, verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from lassi_lib.errors import StudyError
+from lassi_lib.study import vectors
+from lassi_lib.study.experiment import Experiment
+from lassi_lib.study.statistics import PAIR, outcomes, rate_interval
+from lassi_lib.study.study import Study
+from lassi_lib.study.verdicts import OUTCOMES, Verdict
+
+PUBLISHED_KINDS = ("mean_difference", "perpendicular", "ramaswamy", "discovered")
+_FIT = 8000  # training faces that a probe is fitted on
+
+
+def kinds_of(groups: Iterable[dict]) -> list[str]:
+    """Return the kinds of vectors that a notebook's groups name and that single attributes can have."""
+    kinds = [kind for group in groups for kind in group.get("vector_types", [])]
+    return [k for k in dict.fromkeys(kinds) if not k.startswith("discovered")]
+
+
+def vector_kinds_table(
+    study: Study, attributes: Iterable[str], kinds: Iterable[str], task: str
+) -> pd.DataFrame:
+    """Return one row per attribute and kind: length, share of the spread, cosines, the boundary's quality.
+
+    `cos task` is the cosine with the normal of the task's linear boundary, `cos mean difference` that
+    with the attribute's mean difference; `balanced accuracy` is the attribute's boundary on validation
+    latents (in percent), where there is one.
+    """
+    from lassi_lib.similarity.diagnostics import cosines, latent_spread
+
+    found, spread = vectors.boundaries(study), latent_spread(study.latents("test"))
+    normal, rows = found[task].w[None], []
+    for attribute in attributes:
+        mean = study.vector(attribute, "mean_difference", task)[None]
+        known = attribute in found.names
+        quality = np.nan
+        if known:
+            y = study.labels("valid", attribute)
+            quality = 100 * found[attribute].accuracy(study.latents("valid"), y)["balanced_accuracy"]
+        for kind in kinds:
+            a = study.vector(attribute, kind, task)[None]
+            norm = float(a.double().norm())
+            row = {"attribute": attribute, "kind": kind, "norm": norm, "norm / spread": norm / spread}
+            row |= {"cos task": cosines(a, normal).item(), "cos mean difference": cosines(a, mean).item()}
+            rows.append(row | {"balanced accuracy": quality})
+    return pd.DataFrame(rows)
+
+
+def named_by_kind(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with the kind of vector written behind the sensitive attributes, for figures."""
+    kinds = table["vector_type"].str.replace("_", " ")
+    return table.assign(sensitive=table["sensitive"] + " (" + kinds + ")")
+
+
+def stacked(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Return tables of the same columns one below the other."""
+    return pd.concat(list(tables), ignore_index=True)
+
+
+def papers_data_set(study: Study) -> str:
+    """Return which of the papers' data sets this study's results stand beside."""
+    return "FairFace" if study.pipeline.data.name == "fairface" else "CelebA"
+
+
+def knowledge_table(study: Study, experiments: Iterable[Experiment], probes: Iterable[str]) -> pd.DataFrame:
+    """Return what each distinct encoder still knows: effective rank of R, AUC of linear probes (percent).
+
+    Encoders that several tasks share stand once; values are means over seeds.
+    """
+    import torch
+
+    from lassi_lib.learning.diagnostics import effective_rank, linear_probe
+
+    probes, rows, seen = list(probes), [], set()
+    y = {s: np.stack([study.labels(s, a) for a in probes], axis=1) for s in ("train", "test")}
+    for e in experiments:
+        key = study._encoder_stage(e).key
+        if key in seen:
+            continue
+        seen.add(key)
+        R = study.representation(e)
+        with torch.no_grad():
+            r = {s: _encode(R, study.latents(s)[:_FIT], study) for s in ("train", "test")}
+        probe = linear_probe(r["train"], y["train"][:_FIT], r["test"], y["test"][:_FIT], probes)
+        task = e.task if study.pipeline.methods[e.method].lambda_1 else "none"
+        row = {"trained for": task, "sensitive": "+".join(e.sensitive), "method": e.method, "seed": e.seed}
+        row["effective rank"] = effective_rank(r["test"])
+        rows.append(row | {f"AUC {a}": 100 * v for a, v in zip(probes, probe["auc"], strict=True)})
+    table = pd.DataFrame(rows)
+    keys = ["trained for", "sensitive", "method"]
+    return table.drop(columns="seed").groupby(keys, sort=False, as_index=False).mean()
+
+
+def _encode(representation, z, study: Study):
+    import torch
+
+    return torch.cat([representation(part.to(study.device)).cpu() for part in z.split(2048)])
+
+
+def transfer_verdict(rows: pd.DataFrame, min_fairness: float, confidence: float = 0.95) -> Verdict:
+    """Judge claim 3: certified fairness of at least `min_fairness` percent on tasks unknown in training.
+
+    A pair is supported when the lower bound of its certified fairness is at least `min_fairness` and the
+    lower bound of its accuracy is above the majority rate; not supported when the upper bound of either
+    falls short; else inconclusive. Bounds are one-sided at `confidence`, divided over the pairs
+    (Bonferroni), over seeds and points. `outcome_these_models` leaves seeds out.
+
+    Raises
+    ------
+    StudyError
+        If there are no rows.
+    """
+    if rows.empty:
+        raise StudyError("claim 3: there are no certificate rows to judge: run some experiments first")
+    parts = dict(list(rows.groupby([*PAIR, "method"], sort=False)))
+    level = 1 - 2 * (1 - confidence) / len(parts)
+    table = []
+    for key, part in parts.items():
+        label = part["label"].to_numpy()
+        majority = 100 * np.bincount(label).max() / len(label)
+        row = dict(zip((*PAIR, "method"), key, strict=True)) | {"n_seeds": part["seed"].nunique()}
+        row |= {"n_points": part["index"].nunique(), "majority_rate": majority}
+        for name, seeds in (("outcome", "random"), ("outcome_these_models", "fixed")):
+            bounds = {}
+            for rate, value in (("certified_fairness", "certified"), ("accuracy", "correct")):
+                y = outcomes(part, value)
+                low, high = rate_interval(y, level, seeds)
+                bounds[rate] = (100 * y.mean(), 100 * low, 100 * high)
+            fair, right = bounds["certified_fairness"], bounds["accuracy"]
+            if seeds == "random":
+                for rate, (value, low, high) in bounds.items():
+                    row |= {rate: value, f"{rate}_low": low, f"{rate}_high": high}
+            if fair[1] >= min_fairness and right[1] > majority:
+                row[name] = "supported"
+            else:
+                short = fair[2] < min_fairness or right[2] <= majority
+                row[name] = "not supported" if short else "inconclusive"
+        table.append(row)
+    table = pd.DataFrame(table)
+    found = set(table["outcome"])
+    outcome = next(o for o in ("not supported", "inconclusive", "supported") if o in found)
+    tally = ", ".join(f"{(table['outcome'] == o).sum()} {o}" for o in OUTCOMES)
+    text = (
+        f"Claim 3 is {outcome}: of {len(table)} pairs {tally}. A pair is supported when the lower "
+        f"{100 * confidence:g} % bound of its certified fairness is at least {min_fairness:g} % and that of "
+        "its accuracy above the majority rate; not supported when the upper bound of either falls short; "
+        f"else inconclusive (one-sided bounds, Bonferroni over {len(table)} pairs, seeds and points counted)."
+    )
+    alone = (table["outcome_these_models"] == "supported").sum()
+    return Verdict(
+        outcome, f"{text} Test points alone counted, {alone} of {len(table)} are supported.", table
+    )
