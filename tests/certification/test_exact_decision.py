@@ -90,6 +90,15 @@ def test_known_by_hand(level, status):
         assert row["witness_class"] == 1
 
 
+@pytest.mark.parametrize(("slope", "status"), [(1.0, "VERIFIED"), (-1.0, "REFUTED")])
+def test_a_unit_that_is_zero_at_the_left_end(slope, status):
+    """relu(t + 1) through a second layer: the margin is 1.5 + slope (t + 1), from t = -1 on."""
+    layers = ([[1.0]], [1.0]), ([[1.0]], [0.0]), ([[slope]], [0.0])
+    row = decide(build(layers_by_hand(*layers), [[1.0]], [[0.5], [-0.5]], [0.75, -0.75]))
+    assert (row["prediction"], row["status"]) == (0, status)
+    assert row["margin"] == pytest.approx(1.5 if slope > 0 else -0.5, abs=1e-12)
+
+
 def bump(width, height, at=1 / 3):
     """Return a case whose margin is 1, but for a dip by `height` of half width `width`."""
     hidden = ([[1.0]] * 3, [width - at, -at, -width - at])
@@ -189,7 +198,7 @@ def test_float32_agrees_outside_the_band_of_ties(classes, change):
     if change == "similar classes":
         classifier.weight.copy_(classifier.weight[:1] + 1e-3 * classifier.weight)
     if change == "large biases":
-        classifier.bias.add_(100.0)
+        classifier.bias.add_(1e4)
     g = torch.Generator().manual_seed(1)
     worst = 0.0
     for _ in range(3):
