@@ -16,15 +16,17 @@ which the next layer's weights, split by sign, add up to the gaps of its own inp
 
     upper - p = up W+ + down W-,   p - lower = down W+ + up W-.
 
-The last layer's margins are bounded from below in the same way. This is CROWN's relaxation (Zhang et
-al. 2018), forward, and tighter: a unit's upper line is fitted to the cell's vertices, not to the unit's
-range. Gaps are sums of products without a sign, so float32 leaves them accurate; they are enlarged by
+The last layer's margins are bounded from below in the same way. The lines are those of CROWN (Zhang et
+al. 2018), carried forward, but for the upper one: fitted to the cell's vertices instead of the unit's
+range, it is never higher there. Gaps are sums of products without a sign, so float32 leaves them accurate; they are enlarged by
 1e-3, more than 10,000 terms can lose. True values are float64.
 
-The cell with the smallest bound is cut in two at the middle of its longest edge, length being what the
-first layer makes of it, since attributes differ in effect. The new vertex is one evaluation of the
-network (Ball), which may turn out to be a witness. A unit that bends in no cell of a batch costs nothing
-(branch and bound for ReLU networks: Bunel et al. 2020).
+The cells with the smallest bounds are cut in two at the middle of their longest edges, length being what
+the first layer makes of it, since attributes differ in effect. A new vertex is one evaluation of the
+network, which may turn out to be a witness; units that bend in no cell of a batch cost nothing (branch
+and bound for ReLU networks: Bunel et al. 2020). The search ends with a witness, with no cell left, or
+UNDECIDED with a cell too small to matter or the budget spent. Since the smallest bound comes first, a
+cell too small to matter leaves no clear violation elsewhere.
 """
 
 from __future__ import annotations
@@ -63,7 +65,7 @@ class Vertices:
         self.count, self.worst, self.margin, self.witness = 0, math.inf, math.inf, self.t
 
     def add(self, t: torch.Tensor) -> torch.Tensor:
-        """Evaluate t [m, n], and where it lies outside the ball the ball's nearest point: their numbers [m]."""
+        """Evaluate t [m, n], and the ball's nearest points where it lies outside: their numbers [m]."""
         size = t.norm(dim=1, keepdim=True)
         inside = torch.where(size > self._epsilon, t * (self._epsilon * (1 - 1e-12) / size), t)
         moved = (inside != t).any(1)
@@ -111,7 +113,7 @@ def decide(decision: Decision, head: Head, u0: torch.Tensor, epsilon: float, sta
     vertices.add(start)
     *inner, last = ball.layers
     splits = [*map(split, inner), split(lowered(last))]
-    gram = decision.U @ decision.U.T
+    gram = decision.U @ decision.U.T  # lengths in the first layer; none is zero, so all edges are cut
     gram += (0.01 * gram.trace() + 1e-300) * torch.eye(len(gram), dtype=torch.float64)
     cells = _cover(vertices, epsilon)
     for _ in range(_FIRST):
@@ -137,7 +139,7 @@ def decide(decision: Decision, head: Head, u0: torch.Tensor, epsilon: float, sta
 
 
 def _cover(vertices: Vertices, epsilon: float) -> torch.Tensor:
-    """Return 2^n simplices that cover the ball, one per orthant: the numbers of their vertices [2^n, n + 1].
+    """Return simplices that cover the ball, one per orthant: the numbers of their vertices [2^n, n + 1].
 
     The corners epsilon sqrt(n) e_k span a face whose distance from the origin is epsilon.
     """
@@ -191,11 +193,12 @@ def _bounds(
 
 
 def _smallest(t: torch.Tensor, f: torch.Tensor, epsilon: float) -> torch.Tensor:
-    """Return the smallest value of affine functions on simplices in the ball: vertices t [C, n + 1, n], values f [C, n + 1, r].
+    """Return lower bounds [C] of affine functions on simplices in the ball.
 
-    The ball lies in the half-space <t, c> <= epsilon for every unit vector c; c points to the cell's
-    middle. There f is smallest at a vertex or where the plane cuts an edge. No vertex: infinity, the
-    cell is outside.
+    Vertices t [C, n + 1, n], values there f [C, n + 1, r]; the smallest of the r functions counts. The
+    ball lies in the half-space <t, c> <= epsilon for every unit vector c; c points to the cell's middle.
+    There f is smallest at a vertex or where the plane cuts an edge. No vertex: infinity, the cell is
+    outside.
     """
     c = t.mean(1, keepdim=True)
     over = (t * c / c.norm(dim=2, keepdim=True)).sum(2) - epsilon

@@ -14,9 +14,9 @@ a random walk, so the size that counts is
 
     size_j = sum_k s_kj h_k + s_j,    s_kj = max(|v_kj|, ||(w_i, w_j) * W_L[:, k]||_2 / ||w_i - w_j||)
 
-and margins within TOLERANCE * size_j of zero are ties. Trained encoders of the papers' size stay below
-2e-7 of it, random ones below 1e-6. It is no worst-case bound: weights chosen to cancel in a first
-layer, say, could leave the band. Both ends of the band are margins of the same network with other last
+and margins within TOLERANCE * size_j of zero are ties. Encoders of the papers' size, trained or random,
+err by some 1e-7 of it at most. It is no worst-case bound: weights chosen to cancel in the first layer,
+say, could leave the band. Both ends of the band are margins of the same network with other last
 weights, v - TOLERANCE s and v + TOLERANCE s.
 """
 
@@ -39,7 +39,7 @@ def split(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def lowered(head: torch.Tensor) -> torch.Tensor:
-    """Return margins - TOLERANCE sizes [..., r] of (margins, sizes) [..., 2 r]: what is positive is no tie."""
+    """Return margins - TOLERANCE sizes [..., r] of a head's values [..., 2 r]: what is positive is no tie."""
     margin, size = head.chunk(2, dim=-1)
     return margin - TOLERANCE * size
 

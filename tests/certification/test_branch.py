@@ -65,7 +65,7 @@ def test_networks_that_just_touch_the_boundary(widths, n):
 
 
 def attack(network, similarity, weight, bias, z, rng):
-    """Attack many latents at once: random points, then gradient steps from the worst. Smallest margins [N]."""
+    """Attack many latents: random points, then gradient steps from the worst. Smallest margins [N]."""
     A, n = similarity.vectors.double(), similarity.n
     difference = torch.from_numpy(weight[0] - weight[1]) / np.linalg.norm(weight[0] - weight[1])
     shift = (bias[0] - bias[1]) / np.linalg.norm(weight[0] - weight[1])

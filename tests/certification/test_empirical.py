@@ -83,7 +83,7 @@ def test_never_contradicts_a_proof(n):
 
 
 def test_what_it_misses_and_what_counts_as_different():
-    """The margin is |t - 0.26| - level: grid and end points lie elsewhere; level 0 ties at t = 0.25 + 0.01."""
+    """Margins below zero near t = 0.26, between the grid's points; then a tie at t = 0.25, on the grid."""
     network = layers_by_hand(([[1.0], [-1.0]], [-0.26, 0.26]), (np.eye(2), np.zeros(2)))
     case = build(network, [[1.0]], [[0.5, 0.5], [-0.5, -0.5]], [-0.005, 0.0])
     row = certify_point(case.problem, case.u0, 0)
