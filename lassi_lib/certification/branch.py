@@ -18,8 +18,8 @@ which the next layer's weights, split by sign, add up to the gaps of its own inp
 
 The last layer's margins are bounded from below in the same way. The lines are those of CROWN (Zhang et
 al. 2018), carried forward, but for the upper one: fitted to the cell's vertices instead of the unit's
-range, it is never higher there. Gaps are sums of products without a sign, so float32 leaves them accurate; they are enlarged by
-1e-3, more than 10,000 terms can lose. True values are float64.
+range, it is never higher there. Gaps are sums of products without a sign, so float32 leaves them
+accurate; they are enlarged by 1e-3, more than 10,000 terms can lose. True values are float64.
 
 The cells with the smallest bounds are cut in two at the middle of their longest edges, length being what
 the first layer makes of it, since attributes differ in effect. A new vertex is one evaluation of the

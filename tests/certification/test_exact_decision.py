@@ -236,9 +236,11 @@ def test_as_a_mode_of_certify(n, mode, monkeypatch):
     )
     z = torch.randn(40, 15, generator=g)
 
+    spec = CertificationSpec(1.0, 0.65, 1.0)
+
     def run(rows, workers=1):
         return certify(
-            network, classifier, similarity, z[rows], np.zeros(len(rows), int), CertificationSpec(1.0, 0.65, 1.0),
+            network, classifier, similarity, z[rows], np.zeros(len(rows), int), spec,
             seed=0, indices=rows, mode=mode, workers=workers,
         )  # fmt: skip
 
