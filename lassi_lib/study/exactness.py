@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def fairness_by_mode(rows: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+def fairness_by_mode(rows: pd.DataFrame, confidence: float = 0.95, seeds: str = "random") -> pd.DataFrame:
     """Return one row per pair, method and mode: the share of points found fair, and left undecided.
 
     Parameters
@@ -26,10 +26,12 @@ def fairness_by_mode(rows: pd.DataFrame, confidence: float = 0.95) -> pd.DataFra
     rows : pandas.DataFrame
         Rows of `Study.run` in several modes, one below the other.
     confidence : float
-        Of the intervals `fair_low` to `fair_high`, over seeds and points.
+        Of the intervals `fair_low` to `fair_high`.
+    seeds : {'random', 'fixed'}
+        Intervals over seeds and points, or over points alone: these trained models, new faces.
     """
     rows = rows.reindex(columns=dict.fromkeys([*rows.columns, "d_cs", "d_rs"]))
-    table = summarise(rows, (*EXPERIMENT, "mode"), confidence)
+    table = summarise(rows, (*EXPERIMENT, "mode"), confidence, seeds)
     undecided = rows["status"].eq("UNDECIDED").groupby([rows[c] for c in (*EXPERIMENT, "mode")], sort=False)
     table["undecided"] = 100 * undecided.mean().to_numpy()
     table = table.rename(
@@ -135,12 +137,13 @@ def radius_sweep(
 ) -> pd.DataFrame:
     """Return the share of points whose decision is exactly constant, for several radii epsilon.
 
-    The encoders are those trained for the pipeline's radius. One row per pair, method and epsilon.
+    The encoders are those trained for the pipeline's radius. One row per pair, method and epsilon, with
+    intervals over points alone: the same models are asked about every radius.
     """
     experiments, parts = list(experiments), []
     for epsilon in epsilons:
         rows = study.run(experiments, Question("exact_decision", float(epsilon)))
-        parts.append(fairness_by_mode(rows, confidence).assign(epsilon=float(epsilon)))
+        parts.append(fairness_by_mode(rows, confidence, "fixed").assign(epsilon=float(epsilon)))
     table = pd.concat(parts, ignore_index=True)
     return table[["task", "sensitive", "method", "epsilon", "n_seeds", "fair", "fair_low", "fair_high"]]
 
