@@ -48,6 +48,18 @@ def fairness_by_mode(rows: pd.DataFrame, confidence: float = 0.95, seeds: str = 
     return table.sort_values(["pair", "rank", "order"], ignore_index=True)[[*shown, "undecided"]]
 
 
+def undecided_text(table: pd.DataFrame) -> str:
+    """Say how much the exact modes left undecided, from the table of `fairness_by_mode`."""
+    exact = table[table["mode"].isin(("exact_smoothing", "exact_decision"))]
+    if exact.empty:
+        return "No exact mode was asked for."
+    worst = exact.loc[exact["undecided"].idxmax()]
+    if worst["undecided"] == 0:
+        return "The exact modes left no point undecided."
+    row = f"{worst['task']}, {worst['sensitive']}, {worst['method']}, {worst['mode']}"
+    return f"The exact modes left at most {worst['undecided']:.1f} % of points undecided ({row})."
+
+
 def gap_by_mode(
     rows: pd.DataFrame, method: str = "LASSI", baseline: str = "Naive", confidence: float = 0.95
 ) -> pd.DataFrame:

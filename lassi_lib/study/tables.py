@@ -76,6 +76,20 @@ def present(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(text, index=[""] * len(table), dtype=object)  # row numbers would say nothing
 
 
+def side_by_side(table: pd.DataFrame, across: str, value: str, keys: Iterable[str]) -> pd.DataFrame:
+    """Return one row per `keys`, and a column of `value [low, high]` for every entry of `across`.
+
+    Rows and columns keep the order in which they first occur; what is missing stays empty.
+    """
+    text = present(table[[*keys, across, value, f"{value}_low", f"{value}_high"]])
+    names = [HEADINGS.get(k, k.replace("_", " ")) for k in (*keys, across, value)]
+    *first, over, shown = names
+    wide = text[first].drop_duplicates()
+    for name, part in text.groupby(over, sort=False):
+        wide = wide.merge(part[[*first, shown]].rename(columns={shown: name}), on=first, how="left")
+    return wide.fillna("")
+
+
 def _markdown(text: pd.DataFrame) -> str:
     def line(cells: Iterable[str]) -> str:
         safe = (c.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|") for c in cells)

@@ -16,6 +16,7 @@ from lassi_lib.study.exactness import (
     one_attribute,
     own_radius,
     radius_sweep,
+    undecided_text,
 )
 from lassi_lib.study.experiment import Experiment, Question, questions_of
 from lassi_lib.study.params import load_pipeline
@@ -58,6 +59,13 @@ def test_every_mode_has_a_row_and_undecided_points_are_not_fair():
     assert naive["fair"].tolist() == [5, 20, 60, 65]
     assert naive["undecided"].tolist() == [0, 0, 2, 0]
     assert ((table["fair_low"] < table["fair"]) & (table["fair"] < table["fair_high"])).all()
+
+
+def test_what_is_undecided_is_said():
+    table = fairness_by_mode(four_modes())
+    assert "2.0 %" in undecided_text(table) and "Naive, exact_decision" in undecided_text(table)
+    assert "no point" in undecided_text(table[table["method"] == "LASSI"])
+    assert "No exact mode" in undecided_text(table[table["mode"] == "empirical"])
 
 
 def test_the_gap_shrinks_by_what_was_looseness():

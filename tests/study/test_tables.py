@@ -10,7 +10,7 @@ from lassi_lib.errors import StudyError
 from lassi_lib.study import tables
 from lassi_lib.study.published import published, table_1
 from lassi_lib.study.statistics import compare, summarise
-from lassi_lib.study.tables import SHOWN, present, save_table
+from lassi_lib.study.tables import SHOWN, present, save_table, side_by_side
 from tests.study.test_statistics import noisy_rows
 
 
@@ -112,3 +112,16 @@ def test_small_numbers_keep_their_digits_and_rows_have_no_numbers():
     shown = present(table)
     assert shown.iloc[0].tolist() == ["1.80", "1.1e-06", "-0.23"]
     assert list(shown.index) == [""]
+
+
+def test_side_by_side_keeps_order_and_leaves_gaps_empty():
+    table = pd.DataFrame(
+        {"task": ["b", "b", "a"], "mode": ["y", "x", "y"], "fair": [50.0, 20.0, 99.96]}
+        | {"fair_low": [40.0, 10.0, 99.0], "fair_high": [60.0, 30.0, 100.0], "other": [1, 2, 3]}
+    )
+    wide = side_by_side(table, "mode", "fair", ["task"])
+    assert wide.columns.tolist() == ["task", "y", "x"]
+    assert wide.to_numpy().tolist() == [
+        ["b", "50.0 [40.0, 60.0]", "20.0 [10.0, 30.0]"],
+        ["a", "100.0 [99.0, 100.0]", ""],
+    ]
