@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Switch TF32 off for matrix products and convolutions (on by default in cuDNN, pitfall D1)."""
+    """Switch TF32 off for matrix products and convolutions (on by default in cuDNN)."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:

@@ -1,7 +1,7 @@
 """Named random streams: every draw depends on (seed, stage, index) and on nothing else.
 
 The original code re-seeds every stage with the same integer, so that training attacks and
-certification noise come from one generator (pitfall C9). Here each stage, and within
+certification noise come from one generator. Here each stage, and within
 certification each test point, has a stream of its own: neither batch size, order, resume nor
 number of workers can change a result.
 """

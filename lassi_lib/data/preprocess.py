@@ -1,7 +1,7 @@
 """The papers' preprocessing: resize, centre crop, 5-bit quantisation (ECCV code, data_manager).
 
 The order matters: the image is resized as a float tensor *without antialiasing* (torchvision 0.8's
-behaviour; today's default would change a third of the pixels, pitfall D2), cropped, and quantised.
+behaviour; today's default would change a third of the pixels), cropped, and quantised.
 Images are kept as uint8 between the two steps: flooring to a byte first and to 5 bits afterwards
 gives the same levels as flooring once.
 """

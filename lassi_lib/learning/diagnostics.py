@@ -18,7 +18,7 @@ def effective_rank(r: torch.Tensor) -> float:
     1 for points on a line, whatever the scale; 0 for one point.
 
     The per-coordinate BatchNorm at R's output cannot prevent this from falling: coordinates that
-    are copies of each other all have unit variance (pitfall E10).
+    are copies of each other all have unit variance.
     """
     r = r.double().cpu()
     s = torch.linalg.svdvals(r - r.mean(0))

@@ -61,7 +61,7 @@ def train_representation(
         float32 [N, d] latents on the CPU (maybe memory-mapped) and their [N] classes 0, 1, ...; with
         lambda_1 = 0 the labels may be None, and make no difference to R.
     similarity : SimilaritySet or None
-        Naive does not look at it: its encoder serves all attributes (pitfall B8).
+        Naive does not look at it: its encoder serves all attributes.
     seed : int
         Initialisation, shuffling and candidates have streams of their own, drawn on the CPU; so has
         the decoder Q of transfer learning (the mirror image of R), which is dropped in the end.
@@ -172,7 +172,7 @@ def train_representation(
 
 
 def selection_score(objective: Objective, row: dict) -> float:
-    """Return an epoch's validation score, lower is better (the original code's rule, pitfall B6)."""
+    """Return an epoch's validation score, lower is better (the original code's rule)."""
     return row["valid_loss"] if objective.lambda_2 + objective.lambda_3 > 0 else -row["valid_accuracy"]
 
 

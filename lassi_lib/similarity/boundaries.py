@@ -205,7 +205,7 @@ def ramaswamy(z: torch.Tensor, boundary: Boundary, task_boundary: Boundary) -> t
 def ramaswamy_signed(z: torch.Tensor, boundary: Boundary, task_boundary: Boundary) -> torch.Tensor:
     """Return the average of the *signed* displacements z' - z, float32 [d], as the paper words it.
 
-    Faces on both sides of the boundary cancel (pitfall B1): little is left of a balanced attribute's
+    Faces on both sides of the boundary cancel: little is left of a balanced attribute's
     vector, nearly all of a rare one's, whose faces lie on one side anyway.
     """
     direction, distance = _mirror(z, boundary, task_boundary)

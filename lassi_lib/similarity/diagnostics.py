@@ -1,4 +1,4 @@
-"""What attribute vectors are like: lengths, angles, and what else moves along them (pitfall E2)."""
+"""What attribute vectors are like: lengths, angles, and what else moves along them."""
 
 from __future__ import annotations
 

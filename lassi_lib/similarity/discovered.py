@@ -4,7 +4,7 @@ A hyperplane {z : w.z + b = 0} is learned such that a classifier's answer varies
 such that the normals found are nearly orthogonal to one another and to the task's own direction.
 
 The original code projects latents "onto" the hyperplane by z - (w.z + b / ||w||^2) w: for want of a
-bracket only the offset is divided by ||w||^2 (pitfall B2). With w ~ N(0, I) this throws a latent about
+bracket only the offset is divided by ||w||^2. With w ~ N(0, I) this throws a latent about
 ||w|| times as far as it was; the classifier then sees noise. `Discovery.mended` sets the bracket.
 """
 

@@ -121,7 +121,7 @@ def mean_difference_error(z: torch.Tensor, y: np.ndarray) -> float:
 
 
 def bootstrap(z: torch.Tensor, y: np.ndarray, draws: int, generator: torch.Generator) -> torch.Tensor:
-    """Return mean difference vectors of resampled training faces, float32 [draws, d] (pitfall E1).
+    """Return mean difference vectors of resampled training faces, float32 [draws, d].
 
     Faces are drawn with replacement within each class, so the class sizes stay. The spread of what is
     computed from these vectors is what seeds cannot show: the papers' vectors are fixed over seeds.
@@ -198,7 +198,7 @@ def principal_axes(vectors: torch.Tensor, tolerance: float = 1e-5, unit: bool = 
 
     With the SVD A = U S V, the set {t A : ||t|| <= epsilon} is {s S V : ||s|| <= epsilon}, and t drawn from
     N(0, sigma^2 I_n) makes s = t U an N(0, sigma^2 I_r): neither the set nor center smoothing can tell the
-    vectors S V from A. The 49 pairs of 15 class means have r <= 13 (pitfall B4). With `unit`, the
+    vectors S V from A. The 49 pairs of 15 class means have r <= 13. With `unit`, the
     orthonormal rows V instead: epsilon then is a distance in latent space, and the set another one.
     """
     _, lengths, axes = torch.linalg.svd(vectors.double(), full_matrices=False)
@@ -211,7 +211,7 @@ def principal_axes(vectors: torch.Tensor, tolerance: float = 1e-5, unit: bool = 
 
 
 def random_like(a: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return a Gaussian direction as long as `a` [d]: the negative control (pitfall E3)."""
+    """Return a Gaussian direction as long as `a` [d]: the negative control."""
     g = torch.randn(len(a), generator=generator, dtype=torch.float64)
     return (g / g.norm() * a.double().norm()).float()
 
@@ -229,7 +229,7 @@ def partialled(z: torch.Tensor, y: np.ndarray, others: np.ndarray) -> torch.Tens
     """Return the mean difference at equal `others`: y's coefficient in z ~ 1 + y + others, float32 [d].
 
     A class-mean difference drags every correlated attribute along; this one does not, as far as the
-    others [N, A] act additively (pitfall E3). By the theorem of Frisch and Waugh it is
+    others [N, A] act additively. By the theorem of Frisch and Waugh it is
     sum_i r_i z_i / sum_i r_i y_i, r being what a regression of y on the others leaves over.
 
     Raises

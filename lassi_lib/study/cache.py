@@ -1,7 +1,7 @@
 """The stage cache: each computed thing is kept under a key made of everything it depends on.
 
 A key is a hash of the stage's name, the version of its code, its parameters and the keys of what
-it was made from, so a result can never be read under parameters that did not make it (pitfall D6).
+it was made from, so a result can never be read under parameters that did not make it.
 A stage is written to a temporary folder and then renamed; checksums are verified on reading, and a
 damaged stage is computed again with a warning.
 """

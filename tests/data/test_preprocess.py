@@ -80,4 +80,4 @@ def test_real_originals_match_the_definition_and_antialiasing_would_not(celeba_o
         assert torch.equal(ours, reference(image, 64))
         smooth = interpolate(image.float()[None] / 255, (78, 64), mode="bilinear", antialias=True)[0]
         changed.append((torch.floor(smooth[:, 7:71] * 255 / 8) / 32 - 0.5 != ours).float().mean().item())
-    assert 0.2 < np.mean(changed) < 0.45  # pitfall D2: about a third of the pixels
+    assert 0.2 < np.mean(changed) < 0.45  # about a third of the pixels

@@ -255,7 +255,7 @@ def test_box_candidates_of_many_vectors_are_far_outside_the_ball():
     t = candidates(SimilaritySet(torch.eye(49), epsilon=0.5), objective, (4, 500), stream())
     assert t.abs().max() <= 0.5 and t.min() < -0.49 and t.max() > 0.49
     assert (t**2).mean().item() == pytest.approx(0.25 / 3, rel=0.02)
-    assert t.norm(dim=-1).mean().item() == pytest.approx(0.5 * 4.04, rel=0.02)  # pitfall B4
+    assert t.norm(dim=-1).mean().item() == pytest.approx(0.5 * 4.04, rel=0.02)
 
 
 @pytest.mark.parametrize(
