@@ -34,8 +34,9 @@ class Objective:
     ----------
     batch_norm : {'separate', 'joint', 'frozen'}
         BatchNorm statistics behind L_adv. *separate*: clean and adversarial rows each have those of
-        their own forward pass, so that a shift common to all adversarial rows is invisible. *joint*: one pass through both, which also gives the rows of L_cls and L_rec. *frozen*:
-        the running statistics for both.
+        their own forward pass, so that a shift common to all adversarial rows is invisible. *joint*:
+        one pass through both, which also gives the rows of L_cls and L_rec. *frozen*: the running
+        statistics for both.
     sampling : {'ball', 'gaussian', 'box'}
         Random similar points. *ball*: uniform in ||t||_2 <= epsilon. *gaussian*: N(0, sigma_cs^2 I),
         as center smoothing draws them, often outside the ball. *box*: uniform in

@@ -53,7 +53,7 @@ class Study:
     cache : path, optional
         Where stages are kept; default $LASSI_CACHE or .cache/ beside the notebooks.
     workers : int, optional
-        Threads over test points; never changes a result.
+        Processes over test points; never changes a result.
     """
 
     def __init__(
