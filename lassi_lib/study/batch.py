@@ -126,7 +126,7 @@ def compute_experiments(profile: str, params: dict[str, dict], device: str) -> t
     study = Study(profile, device=device)
     known = study.dataset("test")  # the cheapest thing that can be missing comes first
     for notebook, p in params.items():
-        named = [a for e in experiments_of(pipeline, p) for a in (e.task, *e.sensitive)]
+        named = [a for e in experiments_of(pipeline, p) for a in e.attributes]
         for attribute in dict.fromkeys([*p.get("attributes", []), *named]):
             try:
                 known.column(attribute)

@@ -9,7 +9,7 @@ from typing import Any
 
 from lassi_lib.certification.modes import MODES
 from lassi_lib.errors import StudyError, nearest
-from lassi_lib.similarity.kinds import find_kind
+from lassi_lib.similarity.kinds import DISCOVERED_NAMES, find_kind
 from lassi_lib.study.params import Pipeline
 
 _ASKED = ("pairs", "methods", "seeds", "vector_types")
@@ -30,6 +30,11 @@ class Experiment:
     def label(self) -> str:
         """A short name for progress bars: 'Smiling/Pale_Skin LASSI seed 42'."""
         return f"{self.task}/{'+'.join(self.sensitive)} {self.method} seed {self.seed}"
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The data set's attributes that it needs: discovered directions have names of their own."""
+        return tuple(a for a in (self.task, *self.sensitive) if a not in DISCOVERED_NAMES)
 
     def columns(self) -> dict[str, Any]:
         """Return the columns that mark this experiment's rows in every table."""

@@ -19,7 +19,7 @@ import pandas as pd
 from lassi_lib.certification.modes import MODES
 from lassi_lib.errors import StudyError
 from lassi_lib.progress import progress
-from lassi_lib.similarity.kinds import DISCOVERED_NAMES, find_kind
+from lassi_lib.similarity.kinds import find_kind
 from lassi_lib.study import vectors
 from lassi_lib.study.cache import Stage, StageCache, checksum
 from lassi_lib.study.experiment import Experiment, Question
@@ -403,8 +403,8 @@ class Study:
         experiments = [e for e in experiments if len(e.sensitive) <= MODES[question.mode]]
         names = self.attribute_names()
         for e in experiments:
-            for attribute in (e.task, *e.sensitive):
-                if attribute not in names and attribute not in DISCOVERED_NAMES:
+            for attribute in e.attributes:
+                if attribute not in names:
                     self.dataset("test").column(attribute)  # raises with the nearest name
         if not experiments:
             return pd.DataFrame()

@@ -57,15 +57,19 @@ def _cell(value: object, column: str = "") -> str:
 def present(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table of strings for reading: headings in words, '97.3 [96.4, 98.1]' in one cell.
 
-    A summary of experiments (`summarise`) is cut to `SHOWN`, in that order; any other table keeps its
-    columns. ``x_low`` and ``x_high`` are folded into ``x`` (``low`` and ``high`` into ``ours``); ``x_sd``
+    A summary of experiments (`summarise`) is cut to `SHOWN`, in that order, with `vector_type` where there
+    are several; any other table keeps its columns. ``x_low`` and ``x_high`` are folded into ``x`` (``low`` and ``high`` into ``ours``); ``x_sd``
     beside them is left to the csv.
     """
     ends = {c: ("low", "high") if c == "ours" else (f"{c}_low", f"{c}_high") for c in table}
     ends = {c: pair for c, pair in ends.items() if set(pair) <= set(table.columns)}
     hidden = {name for c, pair in ends.items() for name in (*pair, f"{c}_sd")}
-    text = {}
-    for column in SHOWN if set(SHOWN) <= set(table.columns) else table.columns:
+    text, columns = {}, list(table.columns)
+    if set(SHOWN) <= set(columns):
+        columns = list(SHOWN)
+        if "vector_type" in table and table["vector_type"].nunique() > 1:
+            columns.insert(2, "vector_type")
+    for column in columns:
         if column in hidden:
             continue
         cells = [_cell(v, column) for v in table[column]]
