@@ -143,7 +143,10 @@ def _chosen(names: list[str], only: str) -> list[str]:
     """Return the notebooks meant by --only: a number ('01', '1') or a name (or its beginning)."""
     if not only:
         return names
-    hits = [n for n in names if n == only or n.startswith(only) or n.split("_")[0] == only.zfill(2)]
+    if only.isdigit():
+        hits = [n for n in names if n.split("_")[0] == only.zfill(2)]
+    else:
+        hits = [n for n in names if n.startswith(only)]
     if not hits:
         raise StudyError(f"--only {only}: no such notebook in this profile{nearest(only, names)}")
     return hits
