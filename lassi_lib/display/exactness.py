@@ -55,20 +55,30 @@ def mode_dots(table: pd.DataFrame) -> StudyFigure:
     return figure
 
 
+def _panels(pairs: list[str], columns: int) -> tuple[StudyFigure, list]:
+    """Return a figure and one titled panel per pair, `columns` in a row, with shared axes."""
+    columns = min(columns, len(pairs))
+    lines = -(-len(pairs) // columns)
+    figure = StudyFigure(figsize=(9, 1.0 + 2.4 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, sharey=True, sharex=True, squeeze=False).ravel()
+    for axes, pair in zip(panels, pairs, strict=False):
+        axes.set_title(_words(pair), loc="left", fontsize=10)
+    for axes in panels[len(pairs) :]:
+        axes.remove()
+    return figure, list(panels[: len(pairs)])
+
+
 def slack_curves(rows: pd.DataFrame, columns: int = 3) -> StudyFigure:
     """Show the distribution of d_rs - d_cs: a panel per pair, a colour per method, a line per mode.
 
     `rows` need task, sensitive, method, mode and slack; what lies right of zero is certified.
     """
     pairs, methods = _pairs(rows), list(dict.fromkeys(rows["method"]))
-    colours, columns = colours_of(methods), min(columns, len(pairs))
-    lines = -(-len(pairs) // columns)
-    figure = StudyFigure(figsize=(9, 1.0 + 2.4 * lines), layout="constrained")
-    panels = figure.subplots(lines, columns, sharey=True, sharex=True, squeeze=False).ravel()
+    colours, (figure, panels) = colours_of(methods), _panels(pairs, columns)
     styles = {"monte_carlo": "--", "exact_smoothing": "-"}
     of_pair = np.array(_pairs(rows, unique=False), dtype=object)
     low, high = np.quantile(rows["slack"], [0.002, 0.998])
-    for axes, pair in zip(panels, pairs, strict=False):
+    for axes, pair in zip(panels, pairs, strict=True):
         axes.axvspan(0, max(high, 1.0), color="#eef3f8", lw=0)
         for method in methods:
             for mode, line in styles.items():
@@ -80,9 +90,6 @@ def slack_curves(rows: pd.DataFrame, columns: int = 3) -> StudyFigure:
                     y = 100 * np.arange(1, len(x) + 1) / len(x)
                     axes.step(x, y, line, where="post", color=colours[method], lw=1.4)
         axes.set(xlim=(low, max(high, 1.0)), ylim=(0, 100))
-        axes.set_title(_words(pair), loc="left", fontsize=10)
-    for axes in panels[len(pairs) :]:
-        axes.remove()
     figure.supxlabel("d_rs - d_cs (shaded: certified)", fontsize=9)
     figure.supylabel("% of points below", fontsize=9)
     handles = [panels[0].plot([], [], color=colours[m], lw=3)[0] for m in methods]
@@ -98,12 +105,9 @@ def radius_lines(table: pd.DataFrame, at: float | None = None, columns: int = 3)
     `table` is that of `radius_sweep`; a stroke marks `at`, the radius that the encoders were trained for.
     """
     pairs, methods = _pairs(table), list(dict.fromkeys(table["method"]))
-    colours, columns = colours_of(methods), min(columns, len(pairs))
-    lines = -(-len(pairs) // columns)
-    figure = StudyFigure(figsize=(9, 1.0 + 2.4 * lines), layout="constrained")
-    panels = figure.subplots(lines, columns, sharey=True, sharex=True, squeeze=False).ravel()
+    colours, (figure, panels) = colours_of(methods), _panels(pairs, columns)
     of_pair = np.array(_pairs(table, unique=False), dtype=object)
-    for axes, pair in zip(panels, pairs, strict=False):
+    for axes, pair in zip(panels, pairs, strict=True):
         for method in methods:
             rows = table[(of_pair == pair) & (table["method"] == method)].sort_values("epsilon")
             marker = METHOD_MARKERS.get(method, "D")
@@ -114,9 +118,6 @@ def radius_lines(table: pd.DataFrame, at: float | None = None, columns: int = 3)
         if at is not None:
             axes.axvline(at, color="#555555", lw=0.8, ls=":")
         axes.set(ylim=(0, 101))
-        axes.set_title(_words(pair), loc="left", fontsize=10)
-    for axes in panels[len(pairs) :]:
-        axes.remove()
     figure.supxlabel("epsilon, radius of the similarity set", fontsize=9)
     figure.supylabel("decision constant (% of points)", fontsize=9)
     handles, names = panels[0].get_legend_handles_labels()

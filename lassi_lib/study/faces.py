@@ -80,18 +80,11 @@ def vector_table(study: Study, attributes: Iterable[str]) -> pd.DataFrame:
     `norm / spread` compares ||a|| with the root mean square distance of test latents from their
     mean; cosines tell how much two vectors share (a class mean drags correlated attributes along).
     """
-    import torch
+    from lassi_lib.similarity.diagnostics import describe_vectors, latent_spread
 
-    names = list(attributes)
-    vectors = torch.stack([study.vector(a) for a in names]).double()
-    z = study.latents("test")
-    spread = float((z - z.mean(0)).double().pow(2).sum(1).mean().sqrt())
-    norms = vectors.norm(dim=1)
-    cosines = (vectors @ vectors.T / norms[:, None] / norms).numpy()
-    table = pd.DataFrame({"attribute": names, "norm": norms.numpy(), "norm / spread": norms.numpy() / spread})
-    for j, name in enumerate(names):
-        table[f"cos {name}"] = cosines[:, j]
-    return table
+    vectors = {a: study.vector(a) for a in attributes}
+    table = describe_vectors(vectors, spread=latent_spread(study.latents("test")))
+    return table.rename(columns={"vector": "attribute"})
 
 
 def flow_table(study: Study) -> pd.DataFrame:
