@@ -275,6 +275,18 @@ def show(table: pd.DataFrame) -> None:
         print(f"exact_decision, 2 attributes: {100 * (1 - share):.1f} % of points under 1 s (aim 95 %)")
 
 
+def markdown(table: pd.DataFrame) -> str:
+    """Return the table for README.md: seconds per point with all processes and on one core, and ratios."""
+    lines = ["| what | attributes | device | s per point | ratio | one core: median | 95 % under |"]
+    lines.append("|---|---:|---|---:|---:|---:|---:|")
+    for row in table.to_dict("records"):
+        one = [f"{row[k]:.4f}" if pd.notna(row[k]) else "" for k in ("one_core_median_s", "one_core_95_s")]
+        ratio = f"{row['ratio']:,.0f}" if pd.notna(row["ratio"]) else ""
+        cells = [row["what"], row["attributes"], row["device"], f"{row['s_per_point']:.4f}", ratio, *one]
+        lines.append("| " + " | ".join(str(c) for c in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 AXES: dict[str, tuple[str, tuple[float, ...]]] = {
     "samples n = n0": ("n", (0.125, 0.35, 1, 3)),
     "latent dimension d": ("d", (1 / 16, 1 / 4, 1, 4)),
@@ -339,12 +351,12 @@ def main(argv: list[str] | None = None) -> int:
     """Measure, print the table and write the files; on Ctrl-C what there is so far."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     sizes = Sizes()
-    parser.add_argument("--points", type=int, default=2, help="points of the textbook, a minute each")
+    parser.add_argument("--points", type=int, default=2, help="points of the textbook, 15 to 60 s each")
     parser.add_argument("--seconds", type=float, default=10.0, help="time for every mode and its sizes")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="threads and processes")
     parser.add_argument("--attributes", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
-    parser.add_argument("--json", type=Path, help="write the table there")
+    parser.add_argument("--json", type=Path, help="write the table there, and as .md beside it")
     parser.add_argument("--scaling", type=Path, help="measure how cost grows instead; folder to write to")
     for name in ("d", "hidden", "output", "n", "votes", "length"):
         default = getattr(sizes, name)
@@ -376,6 +388,7 @@ def main(argv: list[str] | None = None) -> int:
             report = {"machine": machine(), "sizes": asdict(sizes), "rows": records}
             args.json.parent.mkdir(parents=True, exist_ok=True)
             args.json.write_text(json.dumps(report, indent=1) + "\n")
+            args.json.with_suffix(".md").write_text(markdown(table))
     return 130 if interrupted else 0
 
 

@@ -37,6 +37,8 @@ def test_every_mode_is_timed_and_compared_with_the_textbook(tmp_path, capsys):
     for mode in MODES:
         assert mode in printed
     assert "x the textbook (aim 300)" in printed
+    lines = out.with_suffix(".md").read_text().splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {name}" for name in rows["what"]]
 
 
 def test_the_textbook_certifies_what_the_library_certifies():
