@@ -50,7 +50,7 @@ def load_glow(path: str | Path, config: GlowConfig | None = None) -> tuple[Glow,
     StudyError
         If the file is missing, damaged, no Glow, not finite, or not of `config`.
     """
-    path = _choose(Path(path))
+    path = choose(Path(path))
     if path.suffix == ".safetensors":
         state, metadata = read_safetensors(path, "restore it or train it again")
     else:
@@ -98,7 +98,7 @@ def _readable(path: Path, remedy: str) -> Iterator[None]:
         raise StudyError(f"checkpoint {path} is damaged or of another kind ({reason}): {remedy}") from error
 
 
-def _choose(path: Path) -> Path:
+def choose(path: Path) -> Path:
     """Return the file itself, or the one the authors' rule picks in a folder."""
     if path.is_dir():
         names = [f"model_{which}.{end}" for which in ("last", "best") for end in ("pth", "pt")]

@@ -89,7 +89,7 @@ def knowledge_table(study: Study, experiments: Iterable[Experiment], probes: Ite
         with torch.no_grad():
             r = {s: _encode(R, study.latents(s)[:_FIT], study) for s in ("train", "test")}
         probe = linear_probe(r["train"], y["train"][:_FIT], r["test"], y["test"][:_FIT], probes)
-        task = e.task if study.pipeline.methods[e.method].lambda_1 else "none"
+        task = e.task if study.settings(e).lambda_1 else "none"
         row = {"trained for": task, "sensitive": "+".join(e.sensitive), "method": e.method, "seed": e.seed}
         row["effective rank"] = effective_rank(r["test"])
         rows.append(row | {f"AUC {a}": 100 * v for a, v in zip(probes, probe["auc"], strict=True)})

@@ -118,8 +118,9 @@ def looseness(study: Study, rows: pd.DataFrame, confidence: float = 0.95) -> pd.
     exact = rows[rows["mode"] == "exact_smoothing"].copy()
     if exact.empty:
         raise StudyError("looseness(): no rows of mode exact_smoothing: it is offered for one attribute")
-    ceilings = {m: d_rs_ceiling(study.spec(m)) for m in exact["method"].unique()}
-    exact["ceiling"] = exact["method"].map(ceilings)
+    keys = list(zip(exact["method"], exact["task"], exact["sensitive"], strict=True))
+    ceilings = {k: d_rs_ceiling(study.spec(k[0], "", k[1], k[2].split("+"))) for k in set(keys)}
+    exact["ceiling"] = [ceilings[k] for k in keys]
     settings = study.pipeline.certification
     near = exact["center_t"].abs() <= WINDOW * settings.sigma_cs - settings.epsilon
     exact["sharper"] = np.where(near, (2 + ETA) / FACTOR, 1.0)  # see the docstring of exact_smoothing

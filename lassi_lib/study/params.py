@@ -7,7 +7,8 @@ sample size each raise a `StudyError` that names the file and the key, before an
 from __future__ import annotations
 
 import typing
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Iterable
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ class MethodParams:
     lambda_3: float = 0.0
     augment: bool = False
     epochs: int = 0  # 0: the encoder's
+    batch_size: int = 0  # 0: the encoder's
     batch_norm: str = "separate"
     sampling: str = "ball"
     radius_scale: float = 1.0
@@ -122,7 +124,11 @@ class BaseParams:
 
 @dataclass(frozen=True)
 class CertificationParams:
-    """Sample sizes and error probabilities of Algorithm 1 (ECCV 2022)."""
+    """Sample sizes and error probabilities of Algorithm 1 (ECCV 2022).
+
+    Of the test split every `test_every`-th point is certified, from the first on (the papers: CelebA
+    64, FairFace 32, 3D Shapes 320).
+    """
 
     epsilon: float = 1.0
     sigma_cs: float = 0.65
@@ -135,13 +141,15 @@ class CertificationParams:
     alpha_rs: float = 0.001
     quantile: str = "higher"
     bound: str = "hoeffding"
+    test_every: int = 1
 
 
 @dataclass(frozen=True)
 class Pipeline:
     """Everything of one profile that is not a notebook's own parameter (params/P/pipeline.yaml).
 
-    `description` says what it is, `first_line` what its results are evidence for.
+    `description` says what it is, `first_line` what its results are evidence for. `exceptions` are what
+    a method does differently for one task ('Age-3') or pair ('Smiling/Pale_Skin+Young').
     """
 
     description: str
@@ -157,6 +165,16 @@ class Pipeline:
     base: BaseParams = field(default_factory=BaseParams)
     discovery_classifier: str = "resnet18"
     discovery_iterations: int = 2000
+    exceptions: dict[str, dict[str, dict]] = field(default_factory=dict)
+
+    def settings(self, method: str, task: str = "", sensitive: Iterable[str] = ()) -> MethodParams:
+        """Return a method's settings for a task and its sensitive attributes; a pair's come last."""
+        found, names = self.methods[method], set(sensitive)
+        for key in sorted(self.exceptions, key=lambda k: "/" in k):
+            of_task, _, of_names = key.partition("/")
+            if of_task == task and (not of_names or set(of_names.split("+")) == names):
+                found = replace(found, **self.exceptions[key].get(method, {}))
+        return found
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain nested dictionaries, as written to run.json."""
@@ -180,6 +198,7 @@ def load_pipeline(profile: str) -> Pipeline:
         raise StudyError(f"profile '{profile}' is unknown{nearest(profile, profiles())} (see --list)")
     path = PARAMS / profile / "pipeline.yaml"
     pipeline = build(Pipeline, read_yaml(path), _shown(path))
+    pipeline = replace(pipeline, exceptions=_exceptions(pipeline, _shown(path)))
     _check_values(pipeline, _shown(path))
     return pipeline
 
@@ -282,6 +301,23 @@ def _cast(value: Any, kind: Any, where: str, key: str) -> Any:
     raise StudyError(f"{where}: '{key}' must be of type {kind.__name__}, not {value!r}{hint}")
 
 
+def _exceptions(p: Pipeline, where: str) -> dict[str, dict[str, dict]]:
+    """Return the exceptions with every value checked and cast as in the method that it changes."""
+    hints, checked = typing.get_type_hints(MethodParams), {}
+    for key, methods in p.exceptions.items():
+        task, slash, names = key.partition("/")
+        if not task or (slash and not all(names.split("+"))):
+            raise StudyError(f"{where}: 'exceptions.{key}' must read Task or Task/Attribute+Attribute")
+        checked[key] = {}
+        for name, given in methods.items():
+            at = f"exceptions.{key}.{name}"
+            if name not in p.methods:
+                raise StudyError(f"{where}: '{at}': no such method{nearest(name, p.methods)}")
+            _check_keys(given, hints, [], where, f"{at}.")
+            checked[key][name] = {k: _cast(v, hints[k], where, f"{at}.{k}") for k, v in given.items()}
+    return checked
+
+
 def _check_values(p: Pipeline, where: str) -> None:
     """Refuse values that cannot work; sample sizes are checked by the certification's own rules."""
     positive = {
@@ -303,7 +339,11 @@ def _check_values(p: Pipeline, where: str) -> None:
         "classifier.batch_size": p.classifier.batch_size,
         "classifier.learning_rate": p.classifier.learning_rate,
     }
-    positive |= {f"methods.{name}.sigma_rs": m.sigma_rs for name, m in p.methods.items()}
+    positive["certification.test_every"] = p.certification.test_every
+    methods = {f"methods.{name}": m for name, m in p.methods.items()}
+    for key, changed in p.exceptions.items():
+        methods |= {f"exceptions.{key}.{name}": replace(p.methods[name], **v) for name, v in changed.items()}
+    positive |= {f"{name}.sigma_rs": m.sigma_rs for name, m in methods.items()}
     for key, value in positive.items():
         if not value > 0:
             raise StudyError(f"{where}: '{key}' must be positive, not {value}")
@@ -313,11 +353,9 @@ def _check_values(p: Pipeline, where: str) -> None:
             f"{2**p.glow.n_blocks}: change one of them"
         )
     find_kind(p.vector_type)
-    for name, m in p.methods.items():
+    for name, m in methods.items():
         if not (m.lambda_1 or m.lambda_2 or m.lambda_3):
-            raise StudyError(
-                f"{where}: 'methods.{name}' has no loss: set one of lambda_1, lambda_2, lambda_3"
-            )
+            raise StudyError(f"{where}: '{name}' has no loss: set one of lambda_1, lambda_2, lambda_3")
     if not 1 <= p.data.bits <= 8:
         raise StudyError(f"{where}: 'data.bits' must lie in 1..8, not {p.data.bits}")
 

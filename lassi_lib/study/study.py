@@ -23,7 +23,7 @@ from lassi_lib.similarity.kinds import find_kind
 from lassi_lib.study import vectors
 from lassi_lib.study.cache import Stage, StageCache, checksum
 from lassi_lib.study.experiment import Experiment, Question
-from lassi_lib.study.params import ROOT, DataParams, Pipeline, load_pipeline
+from lassi_lib.study.params import ROOT, DataParams, MethodParams, Pipeline, load_pipeline
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,14 @@ if TYPE_CHECKING:
     from lassi_lib.similarity.sets import SimilaritySet
 
 PUBLISHED = Question()  # LASSI's own certificate
-LATER = ("lambda_3", "epochs", "batch_norm", "sampling", "radius_scale")  # fields of MethodParams
+LATER = (
+    "lambda_3",
+    "epochs",
+    "batch_size",
+    "batch_norm",
+    "sampling",
+    "radius_scale",
+)  # fields of MethodParams
 
 
 class Study:
@@ -193,11 +200,12 @@ class Study:
 
             data, glow, bits = self.dataset(split), self.glow(), self.pipeline.data.bits
             with threads(self.pipeline.glow.threads):
-                x = quantise(data.images, bits)
-                blocks = progress(x.split(256), label=f"encode {split}", unit="batch")
-                z = torch.cat([glow.encode(b.to(self.device)).cpu() for b in blocks])
+                z = torch.empty(len(data), glow.latent_dim)  # of all faces: 32 GB at 128 pixels
+                blocks = progress(data.images.split(256), label=f"encode {split}", unit="batch")
+                for rows, block in zip(z.split(256), blocks, strict=True):
+                    rows.copy_(glow.encode(quantise(block, bits).to(self.device)))
                 few = slice(0, 256)
-                again = glow.decode(z[few].to(self.device)).cpu()
+                x, again = quantise(data.images[few], bits), glow.decode(z[few].to(self.device)).cpu()
                 generator = torch_stream(self.pipeline.glow.seed, f"dequantise/{split}")
                 facts = {
                     "attributes": list(data.attribute_names),
@@ -205,7 +213,7 @@ class Study:
                     "note": data.note,
                     "images": len(data),
                     "bits_per_dim": bits_per_dim(glow, data.images[:2000], bits=bits, generator=generator),
-                    "max_reconstruction_error": float((again - x[few]).abs().max()),
+                    "max_reconstruction_error": float((again - x).abs().max()),
                     "device": _device_name(self.device),
                 }
             save_file({"z": z, "labels": torch.from_numpy(data.labels)}, folder / "latents.safetensors")
@@ -242,7 +250,7 @@ class Study:
     # ---- one experiment ------------------------------------------------------------------------
 
     def _encoder_stage(self, e: Experiment) -> Stage:
-        method = self.pipeline.methods[e.method]
+        method = self.settings(e)
         task = e.task if method.lambda_1 else ""  # without its loss the task plays no part: one serves all
         params = {"task": task, "seed": e.seed, "lambda_1": method.lambda_1, "lambda_2": method.lambda_2}
         params |= {"augment": method.augment} | asdict(self.pipeline.encoder)
@@ -268,8 +276,9 @@ class Study:
             from lassi_lib.learning.objectives import Objective
             from lassi_lib.learning.train import EncoderTraining, train_representation
 
-            p, m = self.pipeline.encoder, self.pipeline.methods[e.method]
+            p, m = self.pipeline.encoder, self.settings(e)
             given = {**asdict(p), "hidden": tuple(p.hidden), "epochs": m.epochs or p.epochs}
+            given["batch_size"] = m.batch_size or p.batch_size
             sigma_cs = self.spec(e.method, e.vector_type).sigma_cs if m.sampling == "gaussian" else None
             weights = {k: getattr(m, k) for k in ("lambda_1", "lambda_2", "lambda_3", "augment")}
             laws = {k: getattr(m, k) for k in ("batch_norm", "sampling", "radius_scale")}
@@ -293,7 +302,7 @@ class Study:
         return Representation.from_state(load_file(folder / "encoder.safetensors")).to(self.device)
 
     def _classifier_stage(self, e: Experiment) -> Stage:
-        sigma_rs = self.pipeline.methods[e.method].sigma_rs
+        sigma_rs = self.settings(e).sigma_rs
         params = asdict(self.pipeline.classifier) | {"task": e.task, "seed": e.seed, "sigma_rs": sigma_rs}
         return Stage("classifier", 1, params, (self._encoder_stage(e).key,))
 
@@ -311,7 +320,7 @@ class Study:
                 self.latents("train"),
                 self.labels("train", e.task),
                 self.n_classes(e.task),
-                self.pipeline.methods[e.method].sigma_rs,
+                self.settings(e).sigma_rs,
                 ClassifierTraining(**asdict(p)),
                 seed=e.seed,
                 device=str(self.device),
@@ -325,15 +334,22 @@ class Study:
         classifier.load_state_dict(state)
         return classifier.to(self.device).eval()
 
-    def spec(self, method: str, kind: str = "") -> CertificationSpec:
-        """Return the certificate's settings for a method (its sigma_rs) and a kind of vectors."""
-        spec = _certification_spec(self.pipeline, self.pipeline.methods[method].sigma_rs)
+    def settings(self, e: Experiment) -> MethodParams:
+        """Return what an experiment's method is: the profile's, with its exceptions for the pair."""
+        return self.pipeline.settings(e.method, e.task, e.sensitive)
+
+    def spec(
+        self, method: str, kind: str = "", task: str = "", sensitive: Iterable[str] = ()
+    ) -> CertificationSpec:
+        """Return the certificate's settings for a method (its sigma_rs, which may depend on the pair)
+        and a kind of vectors."""
+        spec = _certification_spec(self.pipeline, self.pipeline.settings(method, task, sensitive).sigma_rs)
         scale = find_kind(kind or self.pipeline.vector_type).epsilon  # unit vectors: 10
         return replace(spec, epsilon=scale * spec.epsilon, sigma_cs=scale * spec.sigma_cs)
 
     def _asked(self, e: Experiment, question: Question) -> tuple[SimilaritySet, CertificationSpec]:
         """Return the similarity set and the settings that a question is about."""
-        spec = self.spec(e.method, e.vector_type)
+        spec = self.spec(e.method, e.vector_type, e.task, e.sensitive)
         similarity = self.similarity(e.sensitive, e.vector_type, e.task)
         if question.epsilon is not None:
             scale = question.epsilon / self.pipeline.certification.epsilon
@@ -352,9 +368,10 @@ class Study:
 
     def _certificates_stage(self, e: Experiment, question: Question = PUBLISHED) -> Stage:
         params = asdict(self.pipeline.certification) | {"seed": e.seed}
-        params |= {"sigma_rs": self.pipeline.methods[e.method].sigma_rs}
-        if params["bound"] == "hoeffding":
-            del params["bound"]  # younger than kept certificates: they stay valid
+        params |= {"sigma_rs": self.settings(e).sigma_rs}
+        for name, value in (("bound", "hoeffding"), ("test_every", 1)):
+            if params[name] == value:
+                del params[name]  # younger than kept certificates: they stay valid
         if question.mode != "monte_carlo":
             params["mode"] = question.mode
         if question.epsilon is not None:
@@ -372,16 +389,17 @@ class Study:
             from lassi_lib.certification.certify import certify
 
             labels = self.labels("test", e.task)
+            every = self.pipeline.certification.test_every
             similarity, spec = self._asked(e, question)
             rows = certify(
                 self.representation(e),
                 self.classifier(e),
                 similarity,
-                self.latents("test"),
-                labels,
+                self.latents("test")[::every].contiguous(),
+                labels[::every],
                 spec,
                 seed=e.seed,
-                indices=np.arange(len(labels)),
+                indices=np.arange(0, len(labels), every),
                 mode=question.mode,
                 workers=self.workers,
                 device=self.device,
@@ -469,7 +487,10 @@ def _fingerprint(data: DataParams, data_root: str | Path | None) -> str:
 
 
 def _checkpoint(name: str) -> Path:
+    from lassi_lib.flow.checkpoint import choose
+
     path = Path(name) if Path(name).is_absolute() else ROOT / name
+    path = choose(path) if path.is_dir() else path
     if not path.is_file():
         raise StudyError(
             f"Glow checkpoint {name} is missing: restore it, or set glow.checkpoint to '' to train one"
@@ -480,7 +501,8 @@ def _checkpoint(name: str) -> Path:
 def _certification_spec(pipeline: Pipeline, sigma_rs: float) -> Any:
     from lassi_lib.certification.certify import CertificationSpec
 
-    return CertificationSpec(sigma_rs=sigma_rs, **asdict(pipeline.certification))
+    given = {k: v for k, v in asdict(pipeline.certification).items() if k != "test_every"}
+    return CertificationSpec(sigma_rs=sigma_rs, **given)
 
 
 def _device_name(device: torch.device) -> str:
