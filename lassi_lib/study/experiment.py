@@ -60,11 +60,15 @@ class Question:
         Radius of the similarity set where it is not the pipeline's; sigma_cs keeps its ratio to it.
     control : bool
         Ask about random directions of the attribute vectors' lengths instead of these vectors.
+    sigma_cs : float or None
+        Noise of center smoothing where it is not the pipeline's; as that one, it is meant for the
+        pipeline's epsilon and scales with the radius that is asked about.
     """
 
     mode: str = "monte_carlo"
     epsilon: float | None = None
     control: bool = False
+    sigma_cs: float | None = None
 
 
 def parse_pair(pair: str) -> tuple[str, tuple[str, ...]]:

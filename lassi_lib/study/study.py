@@ -355,6 +355,9 @@ class Study:
             scale = question.epsilon / self.pipeline.certification.epsilon
             spec = replace(spec, epsilon=scale * spec.epsilon, sigma_cs=scale * spec.sigma_cs)
             similarity = replace(similarity, epsilon=spec.epsilon)
+        if question.sigma_cs is not None:
+            scale = spec.epsilon / self.pipeline.certification.epsilon
+            spec = replace(spec, sigma_cs=scale * question.sigma_cs)
         if question.control:
             import torch
 
@@ -378,6 +381,8 @@ class Study:
             params["asked_epsilon"] = question.epsilon
         if question.control:
             params["control"] = True
+        if question.sigma_cs not in (None, self.pipeline.certification.sigma_cs):
+            params["asked_sigma_cs"] = question.sigma_cs
         spanned = [stage.key for stage in self._vector_stages(e)]
         parents = (self._classifier_stage(e).key, self._latents_stage("test").key, *spanned)
         return Stage("certificates", 1, params, parents)
