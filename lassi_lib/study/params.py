@@ -22,7 +22,11 @@ NOTEBOOKS = ROOT / "notebooks"
 
 @dataclass(frozen=True)
 class DataParams:
-    """Which faces. Sizes and `seed` belong to 'synthfaces', `max_images` to 'celeba' (0: all)."""
+    """Which images. Sizes and `seed` belong to 'synthfaces' and 'shapes3d', `max_images` to the others (0: all).
+
+    `source` and `biased` belong to 'shapes3d'. With `biased` encoder and classifier are trained on as many
+    images in which object hue goes with orientation (see `data.shapes3d.split_indices`).
+    """
 
     name: str
     image_size: int
@@ -53,7 +57,8 @@ class DataParams:
 class GlowParams:
     """The flow's architecture and training; with `checkpoint` (a path from the root) no training.
 
-    `bits_per_dim_at_most` is what a trained model must reach on the test split.
+    `bits_per_dim_at_most` is what a trained model must reach on the test split. `n_images` is how many
+    images its training sees (0: not known, someone else trained it).
     """
 
     n_steps: int
@@ -356,6 +361,8 @@ def _check_values(p: Pipeline, where: str) -> None:
     for name, m in methods.items():
         if not (m.lambda_1 or m.lambda_2 or m.lambda_3):
             raise StudyError(f"{where}: '{name}' has no loss: set one of lambda_1, lambda_2, lambda_3")
+    if p.data.biased and p.data.name != "shapes3d":
+        raise StudyError(f"{where}: 'data.biased' belongs to 'shapes3d', not to '{p.data.name}'")
     if not 1 <= p.data.bits <= 8:
         raise StudyError(f"{where}: 'data.bits' must lie in 1..8, not {p.data.bits}")
 

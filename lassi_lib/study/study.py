@@ -84,15 +84,27 @@ class Study:
 
     # ---- data and flow -------------------------------------------------------------------------
 
+    @property
+    def training_split(self) -> str:
+        """What encoder and classifier are trained on: 'biased' where the profile asks for it.
+
+        The flow and the attribute vectors are made from 'train', in which no attribute is tied to another.
+        """
+        return "biased" if self.pipeline.data.biased else "train"
+
     def dataset(self, split: str) -> FaceDataset:
-        """Return the images and labels of one split."""
+        """Return the images and labels of one split ('biased' is the biased training split)."""
         from lassi_lib.data.dataset import load_dataset
 
         data = self.pipeline.data
+        options = data.options()
+        if data.biased:
+            options["biased"] = split == "biased"
+        name = "train" if options.get("biased") else split
         return self._once(
             ("dataset", split),
             lambda: load_dataset(
-                data.name, split, image_size=data.image_size, data_root=self.data_root, **data.options()
+                data.name, name, image_size=data.image_size, data_root=self.data_root, **options
             ),
         )
 
@@ -259,7 +271,7 @@ class Study:
                 params[field.name] = getattr(method, field.name)
         if method.sampling == "gaussian":
             params["sigma_cs"] = self.spec(e.method, e.vector_type).sigma_cs
-        parents = [self._latents_stage("train").key, self._latents_stage("valid").key]
+        parents = [self._latents_stage(self.training_split).key, self._latents_stage("valid").key]
         if method.lambda_2 > 0 or method.augment:
             # the naive encoder never sees the similarity set: one serves all sensitive attributes
             params["epsilon"] = self.spec(e.method, e.vector_type).epsilon
@@ -282,10 +294,11 @@ class Study:
             sigma_cs = self.spec(e.method, e.vector_type).sigma_cs if m.sampling == "gaussian" else None
             weights = {k: getattr(m, k) for k in ("lambda_1", "lambda_2", "lambda_3", "augment")}
             laws = {k: getattr(m, k) for k in ("batch_norm", "sampling", "radius_scale")}
-            y = {s: self.labels(s, e.task) if m.lambda_1 else None for s in ("train", "valid")}
+            splits = (self.training_split, "valid")
+            y = {s: self.labels(s, e.task) if m.lambda_1 else None for s in splits}
             representation, history = train_representation(
-                self.latents("train"),
-                y["train"],
+                self.latents(self.training_split),
+                y[self.training_split],
                 self.latents("valid"),
                 y["valid"],
                 self.similarity(e.sensitive, e.vector_type, e.task),
@@ -317,8 +330,8 @@ class Study:
             p = self.pipeline.classifier
             classifier = train_classifier(
                 self.representation(e),
-                self.latents("train"),
-                self.labels("train", e.task),
+                self.latents(self.training_split),
+                self.labels(self.training_split, e.task),
                 self.n_classes(e.task),
                 self.settings(e).sigma_rs,
                 ClassifierTraining(**asdict(p)),
@@ -440,13 +453,15 @@ class Study:
 
     def facts(self) -> dict[str, Any]:
         """Return what was really used: images per split, flow, bits/dim, device, minutes."""
-        splits = {s: self.latent_facts(s) for s in ("train", "valid", "test")}
+        names = {"train": self.training_split, "valid": "valid", "test": "test"}
+        splits = {s: self.latent_facts(name) for s, name in names.items()}
         p = self.pipeline.glow
+        notes = ([splits["train"]["note"]] if self.pipeline.data.biased else []) + [splits["test"]["note"]]
         return {
             "dataset": self.pipeline.data.name,
             "image_size": self.pipeline.data.image_size,
             "images": {s: f["images"] for s, f in splits.items()},
-            "note": splits["test"]["note"],
+            "note": "; ".join(notes),
             "glow": f"K = {p.n_steps}, L = {p.n_blocks}, width {p.width}",
             "glow_images_seen": p.n_images,
             "bits_per_dim": splits["test"]["bits_per_dim"],
@@ -464,7 +479,8 @@ class Study:
         return total
 
     def _stages(self, e: Experiment) -> list[Stage]:
-        splits = [self._latents_stage(s) for s in ("train", "valid", "test")]
+        names = dict.fromkeys(("train", self.training_split, "valid", "test"))
+        splits = [self._latents_stage(s) for s in names]
         own = [self._encoder_stage(e), self._classifier_stage(e), self._certificates_stage(e)]
         return [self._glow_stage(), *splits, *self._vector_stages(e), *own]
 
