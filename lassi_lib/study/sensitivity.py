@@ -1,0 +1,286 @@
+"""How much hangs on the hyperparameters: sigma_cs, sigma_rs, lambda_2 and the training's choices.
+
+ECCV 2022, supplement, Tables 8 to 10. A variant of a method is a method of its own, named after what
+differs ('LASSI lambda_2=0.01'); since stages do not depend on names, it shares every cached stage that
+its settings leave as they were.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from copy import copy
+from dataclasses import asdict, replace
+from itertools import pairwise, product
+
+import numpy as np
+import pandas as pd
+
+from lassi_lib.errors import StudyError, nearest
+from lassi_lib.study.experiment import Experiment, Question
+from lassi_lib.study.published import published
+from lassi_lib.study.statistics import PAIR, paired_difference, summarise
+from lassi_lib.study.study import Study
+from lassi_lib.study.verdicts import Verdict, VerdictRule
+
+SETTINGS = ("lambda_2", "sigma_cs", "sigma_rs")
+_CELL = ["task", "sensitive", "method", *SETTINGS]
+_RATES = ("accuracy", "certified_fairness")
+
+
+def varied(study: Study, method: str, **lists: Iterable) -> Study:
+    """Return the study with further methods: each value of each setting in turn, the others as they were.
+
+    Parameters
+    ----------
+    study : Study
+        Its cache and its data are shared.
+    method : str
+        The method that is varied.
+    **lists
+        Settings of `MethodParams` and the values to try, e.g. ``lambda_2=[0.0, 0.01]``.
+
+    Raises
+    ------
+    StudyError
+        If the method or a setting is unknown.
+    """
+    methods, exceptions = dict(study.pipeline.methods), study.pipeline.exceptions
+    if method not in methods:
+        raise StudyError(f"varied(): method '{method}' is unknown{nearest(method, methods)}")
+    known = asdict(methods[method])
+    for name, values in lists.items():
+        if name not in known:
+            raise StudyError(f"varied(): '{name}' is no setting of a method{nearest(name, known)}")
+        for value in values:
+            value = type(known[name])(value)  # 0 and 0.0 must give one key
+            variant = f"{method} {name}={value if isinstance(value, str) else f'{value:g}'}"
+            methods[variant] = replace(methods[method], **{name: value})
+            exceptions = {  # what the method does differently for a pair, its variant does too
+                key: of | {variant: {k: v for k, v in of[method].items() if k != name}}
+                if method in of
+                else of
+                for key, of in exceptions.items()
+            }
+    other = copy(study)
+    other.pipeline = replace(study.pipeline, methods=methods, exceptions=exceptions)
+    return other
+
+
+def variants(study: Study, method: str) -> list[str]:
+    """Return the names of a method's variants, in the order in which `varied` made them."""
+    return [name for name in study.pipeline.methods if name.startswith(f"{method} ")]
+
+
+def sensitivity_table(
+    study: Study,
+    experiments: Iterable[Experiment],
+    sigma_cs: Iterable[float] = (),
+    mode: str = "monte_carlo",
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Certify experiments in one mode and return a row per method, sigma_cs (default: the pipeline's).
+
+    Columns task, sensitive, method (without its variant), `SETTINGS` as text, certificate (the mode),
+    n_seeds, n_points, accuracy and certified_fairness with intervals over seeds and points, d_cs_mean.
+    """
+    tables = []
+    for e, noise in product(_per_method(experiments), sigma_cs or [study.pipeline.certification.sigma_cs]):
+        rows = study.run(e, Question(mode, sigma_cs=noise)).rename(columns={"mode": "certificate"})
+        tables.append(_summary(study, e[0], rows, noise, confidence))
+    return pd.concat(tables, ignore_index=True)
+
+
+def certificate_grid(
+    study: Study,
+    experiments: Iterable[Experiment],
+    sigma_cs: Iterable[float],
+    sigma_rs: Iterable[float],
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Return the table of `sensitivity_table` for sigma_cs x sigma_rs, with R smoothed once per sigma_cs.
+
+    Exact smoothing (one attribute) says where on the line z + t a the smoothed representation lies; a
+    classifier trained with another sigma_rs is judged there without smoothing R again, as the original
+    code does. Two certificates: ``exact`` (d_cs and d_rs without sampling), and ``sampled d_rs``: the published
+    one with Delta, Hoeffding's slack, votes and the ceiling of d_rs, but the center not sampled. `ceiling` is
+    the largest d_rs that the votes allow.
+    """
+    from lassi_lib.certification.spec import d_rs_ceiling
+
+    sigma_rs, tables = list(sigma_rs), []
+    for group, noise in product(_per_method(experiments), list(sigma_cs)):
+        other = varied(study, group[0].method, sigma_rs=sigma_rs)
+        smoothed = [(e, *_centers(study, e, Question("exact_smoothing", sigma_cs=noise))) for e in group]
+        for sigma in sigma_rs:
+            names = {e: replace(e, method=f"{e.method} sigma_rs={sigma:g}") for e in group}
+            rows = pd.concat([_judged(other, names[e], rows, r) for e, rows, r in smoothed])
+            here = names[group[0]]
+            table = _summary(other, here, rows, noise, confidence)
+            ceiling = d_rs_ceiling(other.spec(here.method, here.vector_type, here.task, here.sensitive))
+            tables.append(table.assign(ceiling=ceiling))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _per_method(experiments: Iterable[Experiment]) -> list[list[Experiment]]:
+    """Group experiments that differ in their seed alone."""
+    groups: dict[Experiment, list[Experiment]] = {}
+    for e in experiments:
+        groups.setdefault(replace(e, seed=0), []).append(e)
+    return list(groups.values())
+
+
+def _summary(
+    study: Study, e: Experiment, rows: pd.DataFrame, sigma_cs: float, confidence: float
+) -> pd.DataFrame:
+    rows = rows.reindex(columns=dict.fromkeys([*rows.columns, "d_cs", "d_rs"]))
+    table = summarise(rows, ("task", "sensitive", "certificate"), confidence)
+    m = study.settings(e)
+    values = (m.lambda_2, sigma_cs, m.sigma_rs)
+    table = table.assign(method=e.method.split(" ")[0], **_texts(dict(zip(SETTINGS, values, strict=True))))
+    ends = [f"{rate}{end}" for rate in _RATES for end in ("", "_low", "_high")]
+    return table[[*_CELL, "certificate", "n_seeds", "n_points", *ends, "d_cs_mean"]]
+
+
+def _texts(values: dict[str, float]) -> dict[str, str]:
+    return {name: f"{value:g}" for name, value in values.items()}
+
+
+def _centers(study: Study, e: Experiment, question: Question):
+    """Return the exactly smoothed rows of an experiment and the smoothed representations [N, k]."""
+    import torch
+
+    rows = study.certificates(e, question)
+    z = study.latents("test")[rows["index"].tolist()]
+    a = study.similarity(e.sensitive, e.vector_type, e.task).vectors[0]
+    z = z + torch.tensor(rows["center_t"].tolist())[:, None] * a
+    with torch.no_grad():
+        R = study.representation(e)
+        return rows, torch.cat([R(part.to(study.device)).cpu() for part in z.split(512)]).double().numpy()
+
+
+def _judged(study: Study, e: Experiment, rows: pd.DataFrame, r: np.ndarray) -> pd.DataFrame:
+    """Judge smoothed representations `r` with the classifier of `e`: both certificates, a row per point."""
+    from lassi_lib.certification.smoothing import linear_radius, smooth_classifier
+    from lassi_lib.streams import numpy_stream
+
+    C = study.classifier(e)
+    weight, bias = (p.detach().cpu().double().numpy() for p in (C.weight, C.bias))
+    logits, spec = r @ weight.T + bias, study.spec(e.method, e.vector_type, e.task, e.sensitive)
+    points = list(zip(rows["index"], logits, strict=True))
+    exact = rows.assign(certificate="exact", prediction=logits.argmax(1))
+    exact["d_rs"] = [linear_radius(row, weight) for _, row in points]
+    votes = [
+        smooth_classifier(
+            row, weight, spec, *(numpy_stream(e.seed, f"votes/{stage}", i) for stage in ("guess", "count"))
+        )
+        for i, row in points
+    ]
+    sampled = rows.assign(certificate="sampled d_rs", d_cs=rows["d_cs_hoeffding"])
+    sampled["d_rs"] = np.array([v.d_rs for v in votes], dtype=float)
+    sampled["prediction"] = [v.prediction if v.d_rs is not None else -1 for v in votes]
+    both = pd.concat([exact, sampled], ignore_index=True)
+    both["status"] = np.where(both["d_cs"] < both["d_rs"], "CERTIFIED", "NOT_CERTIFIED")
+    return both.assign(status=both["status"].where(both["d_rs"].notna(), "ABSTAINED_CLASSIFIER"))
+
+
+def beside_supplement(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a sensitivity table with the numbers of Supp. Tables 8 to 10 beside it.
+
+    They are the authors' tuning runs: one run each on 311 validation images (`eccv_...`; NaN where there
+    are none). A variant of LASSI with lambda_2 = 0 is Naive.
+    """
+    facts = published(source="eccv2022", table=[f"Supp. Table {i}" for i in (8, 9, 10)])
+    facts = facts.rename(columns={"lambda2": "lambda_2"})
+    cells = None
+    for metric in (*_RATES, "mean_center_radius"):
+        part = facts[facts["metric"] == metric]
+        keys = [c for c in _CELL if part[c].notna().all()]
+        part = part[[*keys, "value"]].rename(columns={"value": f"eccv_{metric}"})
+        cells = part if cells is None else cells.merge(part, on=keys, how="left")
+    for name in SETTINGS:
+        cells[name] = cells[name].map("{:g}".format)
+    cells = pd.concat([cells, cells[cells["method"] == "Naive"].assign(method="LASSI")])
+    return table.merge(cells, on=_CELL, how="left")
+
+
+def sampling_text(table: pd.DataFrame, other: pd.DataFrame) -> str:
+    """Say how far ``sampled d_rs`` lies from ``monte_carlo`` where both tables have the same cell."""
+    ours = table[table["certificate"] == "monte_carlo"]
+    theirs = other[other["certificate"] == "sampled d_rs"]
+    both = ours.merge(theirs, on=_CELL, suffixes=("", "_other"))
+    if both.empty:
+        return "No cell was certified in both ways."
+    gap = (both["certified_fairness"] - both["certified_fairness_other"]).abs()
+    return (
+        f"In {len(both)} cells that were also certified by Monte Carlo as published, certified fairness differs "
+        f"by {gap.mean():.1f} points on average and {gap.max():.1f} at most."
+    )
+
+
+def lambda_steps(study: Study, rows: pd.DataFrame, rule: VerdictRule) -> pd.DataFrame:
+    """Return what each step of lambda_2 changes: a row per pair and step, paired over seeds and points.
+
+    A step from `from` to `to` has the `fairness_gain` and the `accuracy_loss` that it brings, in points,
+    with bounds one-sided at the rule's confidence, divided over pairs (Bonferroni), and the gain per
+    doubling of lambda_2 (0 from lambda_2 = 0 on), which compares steps of any width. `jumps` says whether
+    the gain is at least `min_fairness_gain`, `stays` whether the loss is at most `max_accuracy_loss`;
+    ``..._these_models`` leaves seeds out. `study` must know the variants, see `varied`.
+    """
+    lambdas = {m: study.pipeline.methods[m].lambda_2 for m in rows["method"].unique()}
+    pairs = dict(list(rows.groupby(list(PAIR), sort=False)))
+    tail, table = (1 - rule.confidence) / len(pairs), []
+    for key, pair in pairs.items():
+        for low, high in pairwise(sorted(lambdas, key=lambdas.get)):
+            row = {"task": key[1], "sensitive": key[2], "from": lambdas[low], "to": lambdas[high]}
+            for seeds, suffix in (("fixed", "_these_models"), ("random", "")):
+                gain = paired_difference(pair, high, low, "certified", seeds=seeds)
+                loss = paired_difference(pair, low, high, "correct", seeds=seeds)
+                for name, d in (("fairness_gain", gain), ("accuracy_loss", loss)):
+                    row |= {
+                        name: d.difference,
+                        f"{name}_low": d.bounds(tail)[0],
+                        f"{name}_high": d.bounds(tail)[1],
+                    }
+                row[f"jumps{suffix}"] = _above(*gain.bounds(tail), rule.min_fairness_gain)
+                row[f"stays{suffix}"] = _above(
+                    *(-x for x in loss.bounds(tail)[::-1]), -rule.max_accuracy_loss
+                )
+            doublings = math.log2(row["to"] / row["from"]) if row["from"] > 0 else math.inf
+            table.append(row | {"gain per doubling": row["fairness_gain"] / doublings})
+    return pd.DataFrame(table)
+
+
+def _above(low: float, high: float, threshold: float) -> str:
+    return "supported" if low >= threshold else "not supported" if high < threshold else "inconclusive"
+
+
+def jump_verdict(steps: pd.DataFrame, step: Sequence[float], rule: VerdictRule) -> Verdict:
+    """Judge "certified fairness jumps abruptly at this step of lambda_2, accuracy stays" from `lambda_steps`.
+
+    Raises
+    ------
+    StudyError
+        If the step is none of the grid's.
+    """
+    here = steps[(steps["from"] == step[0]) & (steps["to"] == step[1])]
+    if here.empty:
+        raise StudyError(
+            f"jump_verdict(): lambda_2 has no step from {step[0]:g} to {step[1]:g} among its values"
+        )
+    steepest = steps.groupby(["task", "sensitive"])["gain per doubling"].transform("max")
+    abrupt = here["gain per doubling"] == steepest[here.index]
+    jumps = here["jumps"].where(abrupt | (here["jumps"] != "supported"), "not supported")
+    order = ("not supported", "inconclusive", "supported")
+    worst = [next(o for o in order if o in set(found)) for found in (jumps, here["stays"])]
+    alone = (here["jumps_these_models"] == "supported") & abrupt
+    text = (
+        f"From lambda_2 = {step[0]:g} to {step[1]:g}, that certified fairness jumps is {worst[0]}, and that accuracy "
+        f"stays is {worst[1]}. Fairness jumps when the lower {100 * rule.confidence:g} % bound of its gain is at "
+        f"least {rule.min_fairness_gain:g} points and no other step gains more per doubling of lambda_2; accuracy "
+        f"stays when the upper bound of its loss is at most {rule.max_accuracy_loss:g} points; not so when the "
+        "opposite bounds (or, for the jump, a steeper step) show it, else inconclusive. Bounds are one-sided, "
+        f"over seeds and points. Test points alone counted, fairness jumps in {alone.sum()} of {len(here)} pairs "
+        f"and accuracy stays in {(here['stays_these_models'] == 'supported').sum()}."
+    )
+    return Verdict(next(o for o in order if o in worst), text, steps)

@@ -1,0 +1,145 @@
+"""Variants of a method share what their settings leave alone; grids and verdicts follow from their rows."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lassi_lib.errors import StudyError
+from lassi_lib.study.experiment import Experiment, Question
+from lassi_lib.study.params import load_pipeline
+from lassi_lib.study.sensitivity import (
+    beside_supplement,
+    certificate_grid,
+    jump_verdict,
+    lambda_steps,
+    sampling_text,
+    sensitivity_table,
+    varied,
+    variants,
+)
+from lassi_lib.study.study import Study
+from lassi_lib.study.verdicts import VerdictRule
+from tests.study.test_statistics import make_rows
+
+
+def experiment(method="LASSI", seed=0):
+    return Experiment("synthfaces", "Smiling", ("Pale_Skin",), "mean_difference", method, seed)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The smoke pipeline with fewer faces and one epoch."""
+    pipeline = load_pipeline("smoke")
+    data = replace(pipeline.data, n_train=300, n_valid=60, n_test=20)
+    pipeline = replace(pipeline, data=data, encoder=replace(pipeline.encoder, epochs=1))
+    return Study(pipeline, device="cpu", cache=tmp_path_factory.mktemp("cache"), workers=1)
+
+
+def test_variants_share_the_stages_that_they_leave_alone(study):
+    other = varied(study, "LASSI", lambda_2=[0, 0.05, 0.1], sigma_rs=[1], batch_norm=["joint"])
+    same, strong, noise = (experiment(f"LASSI {s}") for s in ("lambda_2=0.05", "lambda_2=0.1", "sigma_rs=1"))
+    assert variants(other, "LASSI") == [f"LASSI {s}" for s in ("lambda_2=0", "lambda_2=0.05", "lambda_2=0.1",
+                                                               "sigma_rs=1", "batch_norm=joint")]  # fmt: skip
+    assert other._certificates_stage(same).key == study._certificates_stage(experiment()).key
+    assert other._encoder_stage(strong).key != study._encoder_stage(experiment()).key
+    assert other._encoder_stage(noise).key == study._encoder_stage(experiment()).key
+    assert other._classifier_stage(noise).key != study._classifier_stage(experiment()).key
+    plain = other._encoder_stage(experiment("LASSI lambda_2=0"))
+    assert plain.key == study._encoder_stage(experiment("Naive")).key
+    assert "LASSI lambda_2=0" not in study.pipeline.methods
+    with pytest.raises(StudyError, match="did you mean 'lambda_2'"):
+        varied(study, "LASSI", lambda2=[0.1])
+    with pytest.raises(StudyError, match="did you mean 'LASSI'"):
+        varied(study, "LASI", lambda_2=[0.1])
+
+
+def test_what_a_method_does_differently_for_a_pair_its_variants_do_too(study):
+    exceptions = {"Smiling/Pale_Skin": {"LASSI": {"lambda_2": 0.25, "epochs": 2}}}
+    other = varied(
+        Study(replace(study.pipeline, exceptions=exceptions), device="cpu"), "LASSI", lambda_2=[0.1]
+    )
+    assert (other.settings(experiment()).lambda_2, other.settings(experiment()).epochs) == (0.25, 2)
+    variant = other.settings(experiment("LASSI lambda_2=0.1"))
+    assert (variant.lambda_2, variant.epochs) == (0.1, 2)
+
+
+def test_sigma_cs_counts_in_the_key_only_where_it_is_another(study):
+    e = experiment()
+    key = study._certificates_stage(e).key
+    assert study._certificates_stage(e, Question(sigma_cs=0.65)).key == key
+    assert study._certificates_stage(e, Question(sigma_cs=0.75)).key != key
+    similarity, spec = study._asked(e, Question(epsilon=0.5, sigma_cs=0.75))
+    assert (similarity.epsilon, spec.epsilon, spec.sigma_cs) == (0.5, 0.5, pytest.approx(0.375))
+
+
+def test_the_grid_agrees_with_certificates_made_one_by_one(study):
+    """Exact smoothing of a classifier's own stage, and votes of the published certificate."""
+    experiments = [experiment(m, s) for m in ("Naive", "LASSI") for s in (0, 1)]
+    grid = certificate_grid(study, experiments, [0.65, 0.75], [0.5, 2.5])
+    assert len(grid) == 2 * 2 * 2 * 2  # methods, sigma_cs, sigma_rs, certificates
+    own = sensitivity_table(study, experiments, [0.65, 0.75], "exact_smoothing")
+    keys = ["method", "lambda_2", "sigma_cs", "sigma_rs"]
+    both = grid[grid["certificate"] == "exact"].merge(own, on=keys, suffixes=("", "_own"))
+    assert len(both) == 2  # LASSI with its own sigma_rs, 2.5
+    for name in ("accuracy", "certified_fairness", "d_cs_mean"):
+        assert both[name].to_numpy() == pytest.approx(both[f"{name}_own"].to_numpy())
+    wide = grid.set_index([*keys, "certificate"])["certified_fairness"].unstack()
+    assert (wide["sampled d_rs"] <= wide["exact"]).all()
+    assert grid["ceiling"].to_numpy() == pytest.approx(3.2 * grid["sigma_rs"].astype(float), rel=0.01)
+    told = sampling_text(sensitivity_table(study, [e for e in experiments if e.method == "LASSI"]), grid)
+    assert told.startswith("In 1 cells")
+    assert "No cell" in sampling_text(own, grid)
+
+
+def test_published_cells_stand_beside_the_same_settings():
+    cells = [("Naive", "0", "0.65", "10"), ("LASSI", "0", "0.65", "10"), ("LASSI", "0.05", "0.65", "0.25")]
+    cells += [("LASSI", "0.07", "0.65", "10")]
+    table = pd.DataFrame(cells, columns=["method", "lambda_2", "sigma_cs", "sigma_rs"])
+    table = beside_supplement(table.assign(task="Smiling", sensitive="Pale_Skin"))
+    assert table["eccv_certified_fairness"].tolist()[:3] == [1.0, 1.0, 97.1]
+    assert table["eccv_accuracy"].tolist()[:3] == [88.4, 88.4, 87.8]
+    assert table["eccv_mean_center_radius"].tolist()[0] == 33.37
+    assert table.iloc[3][["eccv_certified_fairness", "eccv_accuracy"]].isna().all()
+
+
+def grid_rows(fair, accuracy=0.9, m=5, n=1000):
+    """Rows of variants of LASSI: lambda_2 -> share certified, the same points first; the same for all seeds."""
+    labels = np.arange(n) % 2
+    right = np.random.default_rng(0).permutation(n)
+    parts = []
+    for value, share in fair.items():
+        predictions = np.where(right < (accuracy.get(value, 0.9) if isinstance(accuracy, dict) else accuracy) * n,
+                               labels, 1 - labels)  # fmt: skip
+        rows = make_rows(
+            labels, predictions[None].repeat(m, 0), (np.arange(n) < share * n)[None].repeat(m, 0)
+        )
+        parts.append(rows.assign(method=f"LASSI lambda_2={value:g}", task="Smiling", sensitive="Young"))
+    return pd.concat(parts)
+
+
+def test_a_jump_is_large_and_steeper_than_every_other_step(study):
+    values, rule = [0, 0.01, 0.025, 0.05, 0.1], VerdictRule(20.0, 5.0)
+    other = varied(study, "LASSI", lambda_2=values)
+
+    def outcome(fair, accuracy=0.9):
+        rows = grid_rows(dict(zip(values, fair, strict=True)), accuracy)
+        return jump_verdict(lambda_steps(other, rows, rule), (0.025, 0.05), rule)
+
+    jump = outcome([0.0, 0.30, 0.40, 0.90, 0.95])
+    assert jump.outcome == "supported"
+    assert jump.table["fairness_gain"].tolist() == pytest.approx([30, 10, 50, 5])
+    assert jump.table["gain per doubling"].tolist() == pytest.approx([0, 10 / np.log2(2.5), 50, 5])
+    assert jump.headline.endswith("that accuracy stays is supported.")
+    slow = outcome([0.0, 0.60, 0.80, 0.90, 0.95])
+    assert slow.outcome == "not supported"
+    steeper = outcome([0.0, 0.10, 0.20, 0.45, 0.95])
+    assert (steeper.outcome, steeper.table["jumps"].tolist()[2]) == ("not supported", "supported")
+    close = outcome([0.0, 0.30, 0.40, 0.61, 0.70])
+    assert close.outcome == "inconclusive"
+    dear = outcome([0.0, 0.30, 0.40, 0.90, 0.95], {0.05: 0.8, 0.1: 0.8})
+    assert dear.outcome == "not supported"
+    assert "jumps is supported, and that accuracy stays is not supported" in dear.text
+    with pytest.raises(StudyError, match="no step from 0.05 to 0.2"):
+        jump_verdict(jump.table, (0.05, 0.2), rule)
