@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import gzip
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import optimize
 
 from lassi_lib.errors import StudyError
 from lassi_lib.streams import numpy_stream, torch_stream
@@ -132,6 +133,63 @@ class LabelLaw:
             drawn.append((labels, (shown - self.thresholds) / np.sqrt(1 - self.noise)))
         labels, margins = (np.concatenate(part)[:n] for part in zip(*drawn, strict=True))
         return labels.astype(np.uint8), margins
+
+    @property
+    def phi(self) -> np.ndarray:
+        """[A, A] phi coefficient of every pair of labels, as drawn (the fitted law, not the counts)."""
+        return _phi(self.rates, self.loadings @ self.loadings.T)
+
+    def dialled(self, task: str, attribute: str, phi: float) -> LabelLaw:
+        """Return this law with another correlation between the labels of `task` and `attribute`.
+
+        Only the attribute's loadings x move. Among those that give `phi` they change its latent correlations
+        with the 29 others least (in squares):
+
+            min sum_k ((x - L_attribute) . L_k)^2,  where  x . L_task = rho(phi),  |x|^2 <= 1 - noise.
+
+        Loadings of rank 10 cannot move one correlation alone: what is close to the task (High_Cheekbones
+        to Smiling) moves along. All rates stay, and all correlations between other attributes; drawn
+        with the same seed, no face's other labels and margins differ in one bit.
+
+        Raises
+        ------
+        StudyError
+            If the picture and the annotators' noise do not allow this phi; the range is named.
+        """
+        t, s = self.names.index(task), self.names.index(attribute)
+        rates, L, own = self.rates[[t, s]], self.loadings[t], self.loadings[s]
+        joint = rates.prod() + phi * np.sqrt((rates * (1 - rates)).prod())
+        rho = tetrachoric(rates, np.array([[rates[0], joint], [joint, rates[1]]]))[0, 1]
+        most = max(1 - self.noise[s], own @ own)
+        reach = np.sqrt(most * (L @ L)) * (1 - 1e-6)
+        if abs(rho) > reach:
+            ends = " to ".join(
+                f"{_phi(rates, np.array([[1, r], [r, 1]]))[0, 1]:.3f}" for r in (-reach, reach)
+            )
+            raise StudyError(f"phi {phi:g} of {task} and {attribute} is out of reach: use {ends}")
+        others = np.delete(self.loadings, [t, s], axis=0)
+        gram = others.T @ others
+
+        def moved(mu: float) -> np.ndarray:  # mu: the multiplier of |x|^2
+            u, v = np.linalg.solve(gram + mu * np.eye(len(L)), np.stack([gram @ own, L], axis=1)).T
+            return u + (rho - L @ u) / (L @ v) * v
+
+        x = moved(0.0)
+        if x @ x > most:  # |x| falls with mu, to |rho| / |L|
+            x = moved(10 ** optimize.brentq(lambda e: (moved(10**e) ** 2).sum() - most, -12, 9))
+        loadings = self.loadings.copy()
+        loadings[s] = x
+        return replace(self, loadings=loadings)
+
+
+def _phi(rates: np.ndarray, rho: np.ndarray) -> np.ndarray:
+    """Return phi [A, A] of labels with rates [A] whose latents correlate by rho [A, A]."""
+    tau = torch.special.ndtri(torch.from_numpy(1 - rates))
+    joint = bivariate_upper(tau[:, None], tau[None], torch.from_numpy(rho).clamp(-0.9999, 0.9999)).numpy()
+    sd = np.sqrt(rates * (1 - rates))
+    phi = (joint - np.outer(rates, rates)) / np.outer(sd, sd)
+    np.fill_diagonal(phi, 1.0)
+    return phi
 
 
 def bivariate_upper(h: torch.Tensor, k: torch.Tensor, rho: torch.Tensor) -> torch.Tensor:

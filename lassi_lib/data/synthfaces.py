@@ -18,12 +18,13 @@ The faces show that the method works and how. They are no evidence for CelebA's 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
 
 from lassi_lib.data.dataset import SPLITS, FaceDataset
-from lassi_lib.data.label_law import BLOCK, celeba_label_law
+from lassi_lib.data.label_law import BLOCK, LabelLaw, celeba_label_law
 from lassi_lib.data.renderer import CHUNK, FACTORS, NUISANCES, render
 from lassi_lib.errors import StudyError, nearest
 from lassi_lib.progress import progress
@@ -61,10 +62,29 @@ def factor_of(attribute: str) -> str | None:
     return FACTOR_OF.get(attribute)
 
 
-def draw_faces(n: int, *, seed: int, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+@cache
+def law_of(dial: str = "", phi: float = 0.0) -> LabelLaw:
+    """Return CelebA's label law, or with `dial` ('Task/Attribute') the one with their correlation set to phi.
+
+    Raises
+    ------
+    StudyError
+        If `dial` does not name two attributes, or phi is out of reach (see `LabelLaw.dialled`).
+    """
+    if not dial:
+        return celeba_label_law()
+    task, _, attribute = dial.partition("/")
+    if factor_of(task) == factor_of(attribute):
+        raise StudyError(f"dial '{dial}' must name two attributes: 'Smiling/Blond_Hair'")
+    return celeba_label_law().dialled(task, attribute, phi)
+
+
+def draw_faces(
+    n: int, *, seed: int, split: str, law: LabelLaw | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw labels, factors and nuisances of faces 0..n-1 of a split, without rendering them.
 
-    Face i depends on (seed, split, i) alone.
+    Face i depends on (seed, split, i) and `law` (default: CelebA's) alone.
 
     Returns
     -------
@@ -76,7 +96,7 @@ def draw_faces(n: int, *, seed: int, split: str) -> tuple[np.ndarray, np.ndarray
     nuisances : numpy.ndarray
         float32 [n, M] in [-1, 1]: pose, light, background, clothes.
     """
-    law = celeba_label_law()
+    law = law or celeba_label_law()
     labels, margins = law.draw(n, seed=seed, stream=f"synthfaces/{split}")
     streams = [numpy_stream(seed, f"synthfaces/{split}", b) for b in range(-(-n // BLOCK))]
     free = np.concatenate([rng.standard_normal((BLOCK, 3)) for rng in streams])[:n]
@@ -121,6 +141,8 @@ def load_synthfaces(
     n_valid: int = 1000,
     n_test: int = 1000,
     seed: int = 0,
+    dial: str = "",
+    dial_phi: float = 0.0,
     device: str = "cpu",
 ) -> FaceDataset:
     """Draw one split of the rendered faces.
@@ -136,6 +158,9 @@ def load_synthfaces(
         Number of faces of each split.
     seed : int
         Seed of all streams.
+    dial, dial_phi : str, float
+        A pair 'Task/Attribute' whose labels get another phi coefficient than CelebA's (see `law_of`). A
+        face then differs by that attribute alone (and by what the renderer derives from paleness, masculinity).
     device : str
         Where to draw; the result is on the CPU. Another device may round a few bytes differently.
 
@@ -148,7 +173,7 @@ def load_synthfaces(
     Raises
     ------
     StudyError
-        If the split is unknown, the size is outside 32..128 or a count is not positive.
+        If the split is unknown, the size is outside 32..128, a count is not positive or `law_of` raises.
     """
     counts = dict(zip(SPLITS, (n_train, n_valid, n_test), strict=True))
     if split not in counts:
@@ -161,7 +186,7 @@ def load_synthfaces(
         if count < 1:
             raise StudyError(f"n_{name} = {count} of 'synthfaces' must be at least 1")
     n = counts[split]
-    labels, factors, nuisances = draw_faces(n, seed=seed, split=split)
+    labels, factors, nuisances = draw_faces(n, seed=seed, split=split, law=law_of(dial, dial_phi))
     images = render_faces(factors, nuisances, image_size, device=device, label=f"drawing {split} faces")
     return FaceDataset(
         name="synthfaces",
@@ -170,7 +195,8 @@ def load_synthfaces(
         labels=labels,
         attribute_names=celeba_label_law().names,
         ids=np.arange(n),
-        note=f"{n:,} rendered {split} faces (seed {seed}); labels follow CelebA's joint law.",
+        note=f"{n:,} rendered {split} faces (seed {seed}); labels follow CelebA's joint law"
+        + (f", but phi({dial}) = {dial_phi:g}." if dial else "."),
         extras={
             "factors": factors,
             "factor_names": tuple(FACTORS),

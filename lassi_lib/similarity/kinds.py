@@ -59,6 +59,11 @@ KINDS = {
     "true_factor": VectorKind(
         ("z_base", "z_counterfactual"), "mean displacement when the renderer changes the factor"
     ),
+    # direction alone: as long as the mean difference, like random and degraded
+    "partialled_matched": VectorKind(("y", "others"), "partialled, of the mean difference's length"),
+    "true_factor_matched": VectorKind(
+        ("y", "z_base", "z_counterfactual"), "true factor, of the mean difference's length"
+    ),
 }
 
 # the attribute names under which the original code files the three discovered vectors

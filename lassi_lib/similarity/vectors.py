@@ -85,6 +85,9 @@ def _make(z: torch.Tensor, kind: str, g: dict[str, Any]) -> torch.Tensor:
             return partialled(z, g["y"], g["others"])
         case "true_factor":
             return true_factor(g["z_base"], g["z_counterfactual"])
+        case "partialled_matched" | "true_factor_matched":
+            a = _make(z, kind.removesuffix("_matched"), g)
+            return a * (mean_difference(z, g["y"]).norm() / a.norm())
     raise AssertionError(f"kind '{kind}' is in the table and nowhere else")
 
 

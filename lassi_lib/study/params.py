@@ -26,6 +26,7 @@ class DataParams:
 
     `source` and `biased` belong to 'shapes3d'. With `biased` encoder and classifier are trained on as many
     images in which object hue goes with orientation (see `data.shapes3d.split_indices`).
+    `dial`, a pair 'Task/Attribute' of 'synthfaces', gets labels of correlation `dial_phi`.
     """
 
     name: str
@@ -38,11 +39,14 @@ class DataParams:
     max_images: int = 0
     source: str = "rendered"
     biased: bool = False
+    dial: str = ""
+    dial_phi: float = 0.0
 
     def options(self) -> dict[str, Any]:
         """Return what `load_dataset` takes for this data set beyond name, split and size."""
         drawn = ("n_train", "n_valid", "n_test", "seed")
-        names = {"synthfaces": drawn, "shapes3d": (*drawn, "source", "biased")}.get(
+        faces = (*drawn, "dial", "dial_phi") if self.dial else drawn
+        names = {"synthfaces": faces, "shapes3d": (*drawn, "source", "biased")}.get(
             self.name, ("max_images",)
         )
         return {k: getattr(self, k) for k in names}
@@ -50,6 +54,7 @@ class DataParams:
     def made_by(self) -> dict[str, Any]:
         """Return what the images depend on, for the stage's key."""
         later = () if self.name == "shapes3d" else ("source", "biased")
+        later += () if self.dial else ("dial", "dial_phi")
         return {k: v for k, v in asdict(self).items() if k not in later}
 
 
@@ -344,6 +349,8 @@ def _check_values(p: Pipeline, where: str) -> None:
         "classifier.batch_size": p.classifier.batch_size,
         "classifier.learning_rate": p.classifier.learning_rate,
     }
+    if not p.glow.checkpoint:
+        positive["glow.n_images"] = p.glow.n_images
     positive["certification.test_every"] = p.certification.test_every
     methods = {f"methods.{name}": m for name, m in p.methods.items()}
     for key, changed in p.exceptions.items():
@@ -363,6 +370,8 @@ def _check_values(p: Pipeline, where: str) -> None:
             raise StudyError(f"{where}: '{name}' has no loss: set one of lambda_1, lambda_2, lambda_3")
     if p.data.biased and p.data.name != "shapes3d":
         raise StudyError(f"{where}: 'data.biased' belongs to 'shapes3d', not to '{p.data.name}'")
+    if p.data.dial and p.data.name != "synthfaces":
+        raise StudyError(f"{where}: 'data.dial' belongs to 'synthfaces', not to '{p.data.name}'")
     if not 1 <= p.data.bits <= 8:
         raise StudyError(f"{where}: 'data.bits' must lie in 1..8, not {p.data.bits}")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import optimize
 
 from lassi_lib.data import label_law as law_module
 from lassi_lib.data.label_law import (
@@ -82,6 +83,64 @@ def test_row_does_not_depend_on_the_number_drawn():
     for few, many in zip(law.draw(700, seed=1), law.draw(3000, seed=1), strict=True):
         np.testing.assert_array_equal(few, many[:700])
     assert (law.draw(700, seed=2)[1] != law.draw(700, seed=1)[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("task", "attribute", "phi"),
+    [("Smiling", "Blond_Hair", 0.0), ("Smiling", "Blond_Hair", 0.35), ("Attractive", "Chubby", 0.0),
+     ("Wearing_Earrings", "Blond_Hair", -0.15)],
+)  # fmt: skip
+def test_dialled_correlation_is_reached_and_nothing_else_of_the_face_moves(drawn, task, attribute, phi):
+    law = celeba_label_law()
+    other = law.dialled(task, attribute, phi)
+    labels, margins = other.draw(N, seed=3)
+    t, s = law.names.index(task), law.names.index(attribute)
+    p, q = law.rates[t], law.rates[s]
+    both = p * q + phi * np.sqrt(p * (1 - p) * q * (1 - q))
+    assert abs((labels[:, t] & labels[:, s]).mean() - both) < 4.5 * np.sqrt(both * (1 - both) / N)
+    assert abs(labels[:, s].mean() - q) < 4.5 * np.sqrt(q * (1 - q) / N)
+    assert (other.loadings[s] ** 2).sum() + law.noise[s] <= 1 + 1e-3
+    rest = np.arange(len(law.names)) != s
+    for ours, theirs in zip((labels, margins), drawn, strict=True):
+        np.testing.assert_array_equal(ours[:, rest], theirs[:, rest])
+    # the picture still explains the dialled label up to the annotators' noise
+    noise = law.noise[s]
+    seen = torch.special.ndtr(torch.from_numpy(margins[:, s]) * np.sqrt((1 - noise) / noise)).numpy()
+    assert abs((labels[:, s] - seen).mean()) < 4.5 * np.sqrt((seen * (1 - seen)).mean() / N)
+
+
+def test_dialled_to_its_own_value_is_the_law_itself(drawn):
+    law = celeba_label_law()
+    t, s = law.names.index("Smiling"), law.names.index("Blond_Hair")
+    same = law.dialled("Smiling", "Blond_Hair", law.phi[t, s])
+    np.testing.assert_allclose(same.loadings, law.loadings, atol=1e-9)
+    np.testing.assert_array_equal(same.draw(N, seed=3)[0], drawn[0])
+    np.testing.assert_allclose(law.phi[t, s], np.corrcoef(drawn[0][:, [t, s]].T)[0, 1], atol=4.5 / N**0.5)
+
+
+@pytest.mark.parametrize("phi", [0.02, 0.35])
+def test_dialled_loadings_are_the_nearest(phi):
+    """Against a general solver of the same constrained least squares."""
+    law = celeba_label_law()
+    t, s = law.names.index("Wearing_Earrings"), law.names.index("Blond_Hair")
+    found = law.dialled("Wearing_Earrings", "Blond_Hair", phi)
+    others = np.delete(law.loadings, [t, s], axis=0)
+    rho, most = found.loadings[s] @ law.loadings[t], 1 - law.noise[s]
+    solved = optimize.minimize(
+        lambda x: ((others @ (x - law.loadings[s])) ** 2).sum(),
+        law.loadings[s],
+        constraints=[
+            {"type": "eq", "fun": lambda x: x @ law.loadings[t] - rho},
+            {"type": "ineq", "fun": lambda x: most - x @ x},
+        ],
+        tol=1e-14,
+    )
+    np.testing.assert_allclose(found.loadings[s], solved.x, atol=2e-4)
+
+
+def test_a_correlation_out_of_reach_names_the_range():
+    with pytest.raises(StudyError, match=r"use -0\.\d+ to 0\.43"):
+        celeba_label_law().dialled("Smiling", "Blond_Hair", 0.6)
 
 
 def test_bivariate_upper_against_sheppard_and_sampling():

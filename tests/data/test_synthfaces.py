@@ -52,6 +52,17 @@ def test_bytes_depend_on_seed_split_and_index_alone(faces):
         assert (changed[1] != factors).all()
 
 
+def test_dialled_faces_differ_in_one_factor(faces):
+    other = load_synthfaces("test", image_size=SIZE, n_test=96, dial="Smiling/Blond_Hair", dial_phi=0.35)
+    moved = (other.extras["factors"] != faces.extras["factors"]).any(0)
+    assert np.flatnonzero(moved).tolist() == [FACTORS.index("blond_hair")]
+    changed = (other.labels != faces.labels).any(0)
+    assert np.array(faces.attribute_names)[changed].tolist() == ["Blond_Hair"]
+    np.testing.assert_array_equal(other.extras["nuisances"], faces.extras["nuisances"])
+    assert "0.35" in other.note
+    assert "phi" not in faces.note
+
+
 def test_bytes_do_not_depend_on_threads(faces):
     threads = torch.get_num_threads()
     try:
@@ -129,6 +140,9 @@ def test_a_paler_face_is_lighter(faces):
         (lambda d: load_synthfaces("test", image_size=129), "use 32 to 128"),
         (lambda d: load_synthfaces("test", n_train=0), "n_train = 0"),
         (lambda d: factor_of("Smilling"), "did you mean 'Smiling'"),
+        (lambda d: load_synthfaces("test", dial="Smiling/Blond_Hiar"), "did you mean 'Blond_Hair'"),
+        (lambda d: load_synthfaces("test", dial="Smiling/Smiling"), "must name two attributes"),
+        (lambda d: load_synthfaces("test", dial="Smiling/Blond_Hair", dial_phi=0.9), "out of reach"),
         (lambda d: render_counterfactual(d, [0], "smiel", 1.0), "did you mean 'smile'"),
         (lambda d: d.label("Beautiful"), "is not in data set 'synthfaces'"),
         (

@@ -211,3 +211,13 @@ def test_true_factor_is_the_mean_displacement():
     assert (a - move).abs().max() < 0.1
     with pytest.raises(ValueError, match="no pairs"):
         vectors.true_factor(z, moved[:-1])
+
+
+@pytest.mark.parametrize("kind", ["partialled", "true_factor"])
+def test_matched_kinds_keep_the_direction_and_take_the_mean_differences_length(kind):
+    z = gaussian(400, 6)
+    y = np.arange(400) % 3 == 0
+    inputs = {"y": y, "others": (np.arange(400) % 2)[:, None], "z_base": z[:9], "z_counterfactual": z[9:18]}
+    own, matched = (attribute_vector(z, kind=k, **inputs) for k in (kind, f"{kind}_matched"))
+    assert cosine(own, matched) == pytest.approx(1, abs=1e-6)
+    assert float(matched.norm()) == pytest.approx(float(attribute_vector(z, y).norm()), rel=1e-5)
