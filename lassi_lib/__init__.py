@@ -77,6 +77,7 @@ _WHERE = {
     "named_by_kind": "study.claims",
     "stacked": "study.claims",
     "papers_data_set": "study.claims",
+    "published_beside": "study.claims",
     "knowledge_table": "study.claims",
     "transfer_verdict": "study.claims",
     "save_table": "study.tables",

@@ -125,13 +125,16 @@ def compute_experiments(profile: str, params: dict[str, dict], device: str) -> t
     asked = [(questions_of(p), experiments_of(pipeline, p)) for p in params.values()]
     study = Study(profile, device=device)
     known = study.dataset("test")  # the cheapest thing that can be missing comes first
+    named = {"pipeline": [a for key in pipeline.exceptions for a in key.replace("/", "+").split("+")]}
     for notebook, p in params.items():
-        named = [a for e in experiments_of(pipeline, p) for a in e.attributes]
-        for attribute in dict.fromkeys([*p.get("attributes", []), *named]):
+        asked_for = [a for e in experiments_of(pipeline, p) for a in e.attributes]
+        named[notebook] = [*p.get("attributes", []), *asked_for]
+    for file, attributes in named.items():
+        for attribute in dict.fromkeys(attributes):
             try:
                 known.column(attribute)
             except StudyError as error:
-                raise StudyError(f"params/{profile}/{notebook}.yaml: {error}") from None
+                raise StudyError(f"params/{profile}/{file}.yaml: {error}") from None
     study.glow()
     for questions, experiments in asked:
         for question in questions if experiments else []:

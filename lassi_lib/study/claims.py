@@ -10,6 +10,7 @@ import pandas as pd
 from lassi_lib.errors import StudyError
 from lassi_lib.study import vectors
 from lassi_lib.study.experiment import Experiment
+from lassi_lib.study.published import merk_beside_eccv, published
 from lassi_lib.study.statistics import PAIR, outcomes, rate_interval
 from lassi_lib.study.study import Study
 from lassi_lib.study.verdicts import OUTCOMES, Verdict
@@ -67,6 +68,25 @@ def stacked(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
 def papers_data_set(study: Study) -> str:
     """Return which of the papers' data sets this study's results stand beside."""
     return "FairFace" if study.pipeline.data.name == "fairface" else "CelebA"
+
+
+def published_beside(study: Study, table: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return what was published on a study's data set and image size: cells (`table_1`), and their rows.
+
+    `table` is 'Table 1' or 'Table 4' of Merk et al. On FairFace the two are two halves of one question
+    (Race=Black and Race=Indian), so the second brings the first along.
+    """
+    dataset, size = papers_data_set(study), 128 if study.pipeline.data.image_size == 128 else 64
+    names, of_size = ["Table 1", "Supp. Table 12", "Supp. Table 14"], {"dataset": dataset, "image_size": size}
+    cells = merk_beside_eccv("Table 1", names[1:], every=True, **of_size)
+    if dataset == "FairFace":
+        names = ["Table 1", "main paper, FairFace table (quoted in Merk Table 1)"]
+    if table == "Table 4":
+        added = merk_beside_eccv(table, **of_size)
+        cells = stacked([added, cells]) if dataset == "FairFace" else added
+        names = [table, *names] if dataset == "FairFace" else [table]
+    rows = published(source=["merk2023", "eccv2022"], table=names, dataset=dataset)
+    return cells, rows[rows["image_size"] == size]
 
 
 def knowledge_table(study: Study, experiments: Iterable[Experiment], probes: Iterable[str]) -> pd.DataFrame:

@@ -16,12 +16,24 @@ if TYPE_CHECKING:
 
 
 def label_table(study: Study, attributes: Iterable[str]) -> pd.DataFrame:
-    """Return how often each attribute occurs: percent of every split, and the training positives."""
+    """Return how often each attribute occurs: percent of every split, and the training positives.
+
+    An attribute of more than two classes has a row for each of them.
+    """
     rows = []
     for name in attributes:
-        share = {f"{s} %": 100 * study.labels(s, name).mean() for s in ("train", "valid", "test")}
-        rows.append({"attribute": name, **share, "train positives": int(study.labels("train", name).sum())})
+        n = study.n_classes(name)
+        named = study.dataset("test").extras.get("class_names", {}) if n > 2 else {}
+        for c in range(n) if n > 2 else [1]:
+            row = {"attribute": f"{name}: {named.get(name, range(n))[c]}" if n > 2 else name}
+            row |= {f"{s} %": 100 * (study.labels(s, name) == c).mean() for s in ("train", "valid", "test")}
+            rows.append(row | {"train positives": int((study.labels("train", name) == c).sum())})
     return pd.DataFrame(rows)
+
+
+def _binary(study: Study, attributes: Iterable[str]) -> list[str]:
+    """Return the attributes that a single direction can stand for: those of two classes."""
+    return [a for a in attributes if study.n_classes(a) == 2]
 
 
 def reconstructions(study: Study, count: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,7 +58,7 @@ def traversals(
     study : Study
         The study.
     attributes : iterable of str
-        Sensitive attributes.
+        Attributes; those of more than two classes have no direction and are passed over.
     index : int
         Which face of the test split.
     t : numpy.ndarray
@@ -66,7 +78,7 @@ def traversals(
 
     z = study.latents("test")[index]
     strips, rows = {}, []
-    for name in attributes:
+    for name in _binary(study, attributes):
         path = z + torch.as_tensor(t, dtype=z.dtype)[:, None] * study.vector(name)
         x = study.glow().decode(path.to(study.device)).cpu()
         strips[name] = to_uint8(x)
@@ -79,10 +91,11 @@ def vector_table(study: Study, attributes: Iterable[str]) -> pd.DataFrame:
 
     `norm / spread` compares ||a|| with the root mean square distance of test latents from their
     mean; cosines tell how much two vectors share (a class mean drags correlated attributes along).
+    Attributes of more than two classes have no direction and are passed over.
     """
     from lassi_lib.similarity.diagnostics import describe_vectors, latent_spread
 
-    vectors = {a: study.vector(a) for a in attributes}
+    vectors = {a: study.vector(a) for a in _binary(study, attributes)}
     table = describe_vectors(vectors, spread=latent_spread(study.latents("test")))
     return table.rename(columns={"vector": "attribute"})
 
@@ -104,8 +117,12 @@ def flow_table(study: Study) -> pd.DataFrame:
 
 
 def flow_history(study: Study) -> pd.DataFrame:
-    """Return the flow's training history: step, bits_per_dim, learning_rate (from its checkpoint)."""
-    return pd.DataFrame(study.glow_info()["history"])
+    """Return the flow's training history: step, bits_per_dim, learning_rate (from its checkpoint).
+
+    The authors' checkpoints have none: no rows.
+    """
+    history = study.glow_info().get("history") or {"step": [], "bits_per_dim": [], "learning_rate": []}
+    return pd.DataFrame(history)
 
 
 def flow_verdict(study: Study, largest_error: float = 1e-3) -> Verdict:

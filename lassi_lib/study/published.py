@@ -95,7 +95,12 @@ def table_1(dataset: str = "CelebA") -> pd.DataFrame:
 
 
 def merk_beside_eccv(
-    table: str, supplements: Iterable[str] = (), *, dataset: str = "CelebA", every: bool = False
+    table: str,
+    supplements: Iterable[str] = (),
+    *,
+    dataset: str = "CelebA",
+    every: bool = False,
+    image_size: int = 64,
 ) -> pd.DataFrame:
     """Return a table of Merk et al. beside its quotations and the ECCV paper's supplement.
 
@@ -109,6 +114,8 @@ def merk_beside_eccv(
         'CelebA' or 'FairFace'.
     every : bool
         Also the supplement's pairs of task and sensitive attributes that Merk et al. left out.
+    image_size : int
+        64 pixels, or 128: there the supplement alone has numbers (Supp. Table 14).
 
     Returns
     -------
@@ -117,6 +124,7 @@ def merk_beside_eccv(
     """
     merk = published(source="merk2023", table=table, dataset=dataset)
     original = published(source="eccv2022", dataset=dataset)
+    merk, original = (rows[rows["image_size"] == image_size] for rows in (merk, original))
     quoted = original[original["table"].str.endswith(f"(quoted in Merk {table})")]
     supplement = original[original["table"].isin(list(supplements))]
     pairs = merk[["task", "sensitive"]].drop_duplicates()
