@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from lassi_lib.errors import StudyError, nearest
+from lassi_lib.study.claims import knowledge_table
 from lassi_lib.study.experiment import Experiment, Question
 from lassi_lib.study.published import published
 from lassi_lib.study.statistics import PAIR, paired_difference, summarise
@@ -202,6 +203,15 @@ def beside_supplement(table: pd.DataFrame) -> pd.DataFrame:
         cells[name] = cells[name].map("{:g}".format)
     cells = pd.concat([cells, cells[cells["method"] == "Naive"].assign(method="LASSI")])
     return table.merge(cells, on=_CELL, how="left")
+
+
+def knowledge_along(study: Study, experiments: Iterable[Experiment], probes: Iterable[str]) -> pd.DataFrame:
+    """Return `knowledge_table` of variants that differ in lambda_2, with that column, for `setting_lines`."""
+    table = knowledge_table(study, experiments, probes)
+    lambdas = [f"{study.pipeline.methods[m].lambda_2:g}" for m in table["method"]]
+    table.insert(0, "lambda_2", lambdas)
+    table["method"] = table["method"].str.split(" ").str[0]
+    return table.rename(columns={"trained for": "task"}).assign(certificate="")
 
 
 def sampling_text(table: pd.DataFrame, other: pd.DataFrame) -> str:

@@ -13,11 +13,12 @@ from lassi_lib.study.sensitivity import (
     beside_supplement,
     certificate_grid,
     jump_verdict,
+    knowledge_along,
     lambda_steps,
     sampling_text,
     sensitivity_table,
-    varied,
     variants,
+    varied,
 )
 from lassi_lib.study.study import Study
 from lassi_lib.study.verdicts import VerdictRule
@@ -93,6 +94,15 @@ def test_the_grid_agrees_with_certificates_made_one_by_one(study):
     assert "No cell" in sampling_text(own, grid)
 
 
+def test_knowledge_stands_along_lambda_2(study):
+    other = varied(study, "LASSI", lambda_2=[0.0, 0.05])
+    table = knowledge_along(other, [experiment(m) for m in variants(other, "LASSI")], ["Smiling"])
+    assert table["lambda_2"].tolist() == ["0", "0.05"]
+    assert (table["method"] == "LASSI").all()
+    assert (table["effective rank"] > 1).all()
+    assert table["AUC Smiling"].between(0, 100).all()
+
+
 def test_published_cells_stand_beside_the_same_settings():
     cells = [("Naive", "0", "0.65", "10"), ("LASSI", "0", "0.65", "10"), ("LASSI", "0.05", "0.65", "0.25")]
     cells += [("LASSI", "0.07", "0.65", "10")]
@@ -141,5 +151,5 @@ def test_a_jump_is_large_and_steeper_than_every_other_step(study):
     dear = outcome([0.0, 0.30, 0.40, 0.90, 0.95], {0.05: 0.8, 0.1: 0.8})
     assert dear.outcome == "not supported"
     assert "jumps is supported, and that accuracy stays is not supported" in dear.text
-    with pytest.raises(StudyError, match="no step from 0.05 to 0.2"):
+    with pytest.raises(StudyError, match=r"no step from 0\.05 to 0\.2"):
         jump_verdict(jump.table, (0.05, 0.2), rule)

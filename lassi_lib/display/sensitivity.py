@@ -1,0 +1,72 @@
+"""Rates over one hyperparameter, with intervals and the published points beside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from lassi_lib.display.certificates import _pairs, _words
+from lassi_lib.display.style import StudyFigure, colours_of
+
+RATES = {"certified_fairness": "certified fairness (%)", "accuracy": "accuracy (%)"}
+_STYLES = ("-", "--", ":", "-.")
+
+
+def setting_lines(
+    table: pd.DataFrame, setting: str, values: Mapping[str, str] = RATES, ceilings: bool = False
+) -> StudyFigure:
+    """Show values over one setting: a column of panels per pair, a colour per method, a line per certificate.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Task, sensitive, method, certificate, the setting as text, the values with ``_low`` and ``_high`` (a
+        band) and ``eccv_...`` (diamonds), where there are such columns.
+    setting : str
+        Column of the horizontal axis; its values stand at equal distances, since one may be 0.
+    values : mapping of str to str
+        Columns to show, each in a row of panels, and what they are called.
+    ceilings : bool
+        Mark the sigma_rs at which the largest possible d_rs (`ceiling`) equals the mean d_cs: left of it
+        most points cannot be certified.
+    """
+    pairs, methods = _pairs(table), list(dict.fromkeys(table["method"]))
+    certificates, colours = list(dict.fromkeys(table["certificate"])), colours_of(methods)
+    ticks = sorted(table[setting].unique(), key=float)
+    of_pair = np.array(_pairs(table, unique=False), dtype=object)
+    size = (max(5.0, 4.3 * len(pairs)), 1.0 + 2.3 * len(values))
+    figure = StudyFigure(figsize=size, layout="constrained")
+    panels = figure.subplots(len(values), len(pairs), sharex=True, sharey="row", squeeze=False)
+    shown: dict[str, object] = {}
+    for (row, value), (column, pair) in ((r, c) for r in enumerate(values) for c in enumerate(pairs)):
+        axes = panels[row, column]
+        for (method, certificate), part in table[of_pair == pair].groupby(
+            ["method", "certificate"], sort=False
+        ):
+            x, colour = [ticks.index(t) for t in part[setting]], colours[method]
+            style = _STYLES[certificates.index(certificate)]
+            name = f"{method}, {_words(certificate)}" if len(certificates) > 1 else method
+            (shown[name],) = axes.plot(x, part[value], style, marker="o", ms=3, lw=1.4, color=colour)
+            if f"{value}_low" in part:
+                ends = part[f"{value}_low"], part[f"{value}_high"]
+                axes.fill_between(x, *ends, color=colour, alpha=0.12, lw=0)
+            if f"eccv_{value}" in part and part[f"eccv_{value}"].notna().any():
+                (shown[f"{method}, published"],) = axes.plot(
+                    x, part[f"eccv_{value}"], "D", ms=5, mfc="white", mec=colour, ls="none", clip_on=False
+                )
+            if ceilings and row == 0:
+                at = (part["d_cs_mean"] * part[setting].astype(float) / part["ceiling"]).iloc[0]
+                place = np.interp(np.log(at), np.log([float(t) for t in ticks]), range(len(ticks)))
+                axes.axvline(place, color=colour, lw=1, ls=style)
+        if value in RATES:
+            axes.set_ylim(-1, 101) if value == "certified_fairness" else axes.margins(y=0.3)
+        axes.set_xticks(range(len(ticks)), ticks)
+        if row == 0:
+            axes.set_title(_words(pair), loc="left", fontsize=10)
+        if column == 0:
+            axes.set_ylabel(values[value], fontsize=9)
+    figure.supxlabel(setting, fontsize=9)
+    figure.legend(list(shown.values()), list(shown), loc="outside upper center", ncols=3, frameon=False)
+    return figure
