@@ -1,0 +1,151 @@
+"""Hard pairs in pictures: faces along a vector with their certificates, ratios over what may explain them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lassi_lib.display.style import DPI, METHOD_MARKERS, StudyFigure, colours_of
+
+_AXES = {
+    "abs_phi": "|phi| of attribute and task in the labels",
+    "norm_to_spread": "||a|| / spread of latents",
+    "log_positives": "positives of the attribute in training",
+    "abs_cos": "|cos(a, normal of the task's boundary)|",
+}
+_GAP = 2  # pixels between frames
+
+
+def strip_figure(strips: Sequence[Any], classes: tuple[str, str] = ("no", "yes")) -> StudyFigure:
+    """Show each face along its vector and, below, each method's decisions and certificate.
+
+    Below the frames a dot says that the unsmoothed class is that of the face itself (t = 0), a cross that
+    it is not; a triangle stands at the coefficient t that refutes the exact decision.
+
+    Parameters
+    ----------
+    strips : sequence
+        As `study.strips.strips` returns them: pair, index, label, t [m], images [m, 3, S, S], answers.
+    classes : tuple of str
+        What the classes 0 and 1 are called.
+    """
+    if not strips:
+        raise ValueError("no strip to show")
+    size, m = strips[0].images.shape[-1], len(strips[0].t)
+    zoom = -(-64 // size)
+    wide, line, text = m * (size + _GAP) * zoom, 19, 370  # pixels: frames, a method's line, words beside
+    heights = [size * zoom + line * len(s.answers) + 16 for s in strips]
+    width, height = wide + text + 12, sum(heights) + 24
+    figure = StudyFigure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+    colours = colours_of(list(dict.fromkeys(x for s in strips for x in s.answers["method"])))
+    top = height - 22
+    for number, strip in enumerate(strips):
+        frame = figure.add_axes((6 / width, (top - size * zoom) / height, wide / width, size * zoom / height))
+        padded = np.pad(strip.images, ((0, 0), (0, 0), (0, 0), (0, _GAP)), constant_values=255)
+        frame.imshow(
+            np.concatenate(list(padded.transpose(0, 2, 3, 1)), axis=1), interpolation="nearest", aspect="auto"
+        )
+        frame.axis("off")
+        if number == 0:
+            for j, t in enumerate(strip.t):
+                frame.text(
+                    (j + 0.45) * (size + _GAP),
+                    -3,
+                    f"{'t = ' if j == 0 else ''}{t:+.2f}",
+                    ha="center",
+                    fontsize=8,
+                )
+        label = classes[strip.label] if strip.label < len(classes) else strip.label
+        words = f"{_words(strip.pair)}\ntest face {strip.index}, label {label}"
+        frame.text(1.02, 0.5, words, transform=frame.transAxes, va="center", fontsize=9, linespacing=1.5)
+        rows = len(strip.answers)
+        marks = figure.add_axes(
+            (6 / width, (top - size * zoom - line * rows) / height, wide / width, line * rows / height)
+        )
+        step, start = strip.t[1] - strip.t[0], strip.t[0]
+        for y, a in enumerate(strip.answers.to_dict("records")):
+            same, place = np.array(a["classes"]) == a["classes"][m // 2], np.arange(m)
+            style = {"color": colours[a["method"]], "ls": "none"}
+            marks.plot(place[same], np.full(same.sum(), y), "o", ms=5, **style)
+            marks.plot(place[~same], np.full((~same).sum(), y), "x", ms=7, mew=2.2, **style)
+            if np.isfinite(a["t"]):
+                marks.plot((a["t"] - start) / step, y - 0.3, "v", ms=6, mec="black", mew=0.7, **style)
+            marks.text(m - 0.36, y, _certificate(a), va="center", fontsize=8)
+        marks.set(xlim=(-0.5, m - 0.5), ylim=(rows - 0.4, -0.75))
+        marks.axis("off")
+        top -= heights[number]
+    return figure
+
+
+def _certificate(a: dict) -> str:
+    radii = (
+        f"d_cs {a['d_cs']:.2f}, d_rs {a['d_rs']:.2f}: " if np.isfinite([a["d_cs"], a["d_rs"]]).all() else ""
+    )
+    exact = f" at t = {a['t']:+.2f}" if np.isfinite(a["t"]) else ""
+    return f"{a['method']}: {radii}{_words(a['status']).lower()}; exactly {a['decision'].lower()}{exact}"
+
+
+def outlier_scatter(means: pd.DataFrame, fits: pd.DataFrame, labelled: Iterable[str]) -> StudyFigure:
+    """Show d_cs / d_rs over each predictor: a panel per predictor, a marker per pair and method.
+
+    Parameters
+    ----------
+    means : pandas.DataFrame
+        As `pair_means` returns it.
+    fits : pandas.DataFrame
+        As `regress` returns it, of the log ratio: gives each panel's rank correlations.
+    labelled : iterable of str
+        Pairs, 'Task/Attribute', that are named in the picture.
+    """
+    labelled, methods = set(labelled), list(dict.fromkeys(means["method"]))
+    colours, figure = colours_of(methods), StudyFigure(figsize=(9.5, 8), layout="constrained")
+    panels = figure.subplots(2, 2, sharey=True).ravel()
+    means = means[np.isfinite(means["ratio"])]
+    for axes, (name, label) in zip(panels, _AXES.items(), strict=True):
+        axes.axhline(1, color="#555555", lw=0.8, ls=":")
+        said = []
+        for method in methods:
+            mine = means[means["method"] == method]
+            x = np.exp(mine[name]) if name == "log_positives" else mine[name]
+            axes.plot(
+                x,
+                mine["ratio"],
+                METHOD_MARKERS.get(method, "D"),
+                color=colours[method],
+                ms=6,
+                ls="none",
+                label=method,
+            )
+            for value, row in zip(x, mine.to_dict("records"), strict=True):
+                if method == methods[-1] and f"{row['task']}/{row['sensitive']}" in labelled:
+                    axes.plot(value, row["ratio"], "o", mfc="none", mec="black", ms=11)
+                    text = f"{row['task']} / {row['sensitive']}".replace("_", " ")
+                    axes.annotate(
+                        text,
+                        (value, row["ratio"]),
+                        (0, 8),
+                        textcoords="offset points",
+                        ha="center",
+                        fontsize=7,
+                    )
+            fit = fits[(fits["method"] == method) & (fits["predictor"] == name)].iloc[0]
+            ends = (
+                f" [{fit['spearman_low']:.2f}, {fit['spearman_high']:.2f}]"
+                if np.isfinite(fit["spearman"])
+                else ""
+            )
+            said.append(f"{method} {fit['spearman']:.2f}{ends}" if ends else f"{method}: too few pairs")
+        axes.set(yscale="log", xlabel=label, xscale="log" if name == "log_positives" else "linear")
+        axes.set_title("rank correlation: " + ", ".join(said), loc="left", fontsize=8)
+        axes.margins(0.12)
+    figure.supylabel("d_cs / d_rs, median over test points (below 1: most are certified)", fontsize=9)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=4, frameon=False)
+    return figure
+
+
+def _words(name: str) -> str:
+    return str(name).replace("_", " ")

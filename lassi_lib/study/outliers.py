@@ -1,0 +1,339 @@
+"""Why are some pairs hard to certify? The published explanations against the numbers of all pairs.
+
+LASSI certifies Attractive with Bald and with Chubby for few faces. Merk et al. (2023) offer two reasons:
+attribute and task go together in the labels, and the flow's variations along the attribute are
+corrupted. Here d_cs / d_rs, which must be below 1, is set against what each reason would show up in:
+
+- label correlation: |phi| of attribute and task among the training labels;
+- poor vector: its length ||a|| beside the spread of latents (how far off variations
+  may lie), and the attribute's number of positives (a mean of few faces is noise);
+- vector drags the task along, a third reason of our own: |cos| of a with the normal of the task's linear
+  boundary. Along such a vector the task itself changes, whatever made it so.
+
+A pair is one observation. Its seeds share labels and vector, so they are averaged first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from scipy import special, stats
+
+from lassi_lib.errors import StudyError
+from lassi_lib.study import vectors
+from lassi_lib.study.associations import associations, celeba_associations
+from lassi_lib.study.published import published
+from lassi_lib.study.statistics import EXPERIMENT, outcomes
+from lassi_lib.study.study import Study
+from lassi_lib.study.verdicts import Verdict
+
+# predictor -> (explanation it belongs to, sign of the effect that the explanation expects)
+PREDICTORS = {
+    "abs_phi": ("label correlation", 1),
+    "norm_to_spread": ("poor vector", 1),
+    "log_positives": ("poor vector", -1),
+    "abs_cos": ("vector drags the task along", 1),
+}
+PUBLISHED_EXPLANATIONS = ("label correlation", "poor vector")
+FITTED = [
+    "slope", "slope_low", "slope_high", "slope_boot_low", "slope_boot_high", "vif", "r2_alone", "r2_lost",
+    "model_r2", "model_left_out_r2",
+]  # fmt: skip
+_POWER = 0.8  # what a study is customarily asked for
+
+
+def own_associations(study: Study, attributes: Iterable[str], tasks: Iterable[str]) -> pd.DataFrame:
+    """Return `associations` among the labels that this profile's encoders are trained on."""
+    attributes, tasks = list(attributes), list(tasks)
+    split = study.training_split
+    labels = {name: study.labels(split, name) for name in dict.fromkeys([*attributes, *tasks])}
+    return associations(pd.DataFrame(labels), attributes, tasks)
+
+
+def published_outliers(confidence: float = 0.95) -> pd.DataFrame:
+    """Return the printed certified fairness of LASSI beside how attribute and task go together in CelebA.
+
+    One row per pair with a single attribute in Merk et al.'s Tables 1 and 4, least fair first:
+    printed_fairness, phi with interval, and `ratio`, P(task | attribute) / P(task), turned over where below 1.
+    """
+    cells = published(source="merk2023", table=["Table 1", "Table 4"], dataset="CelebA", method="LASSI")
+    cells = cells[
+        (cells["metric"] == "certified_fairness") & ~cells["sensitive"].str.contains("+", regex=False)
+    ]
+    names = (cells[c].unique() for c in ("sensitive", "task"))
+    found = celeba_associations(*names, confidence=confidence).rename(columns={"attribute": "sensitive"})
+    found["ratio"] = np.fmax(found["ratio"], 1 / found["ratio"])
+    table = cells.rename(columns={"value": "printed_fairness"}).merge(found, on=["sensitive", "task"])
+    shown = ["task", "sensitive", "printed_fairness", "phi", "phi_low", "phi_high", "ratio"]
+    return table.sort_values("printed_fairness", ignore_index=True)[shown]
+
+
+def pair_table(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per pair, method and seed: radii, and what might explain them.
+
+    Parameters
+    ----------
+    study : Study
+        The study.
+    rows : pandas.DataFrame
+        Certificate rows of experiments with one sensitive attribute.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `EXPERIMENT`, seed; d_cs, d_rs, ratio: medians over test points, an abstention counting as
+        never certified (d_cs infinite, d_rs 0), so that ratio < 1 says that most points are certified;
+        certified_fairness (percent); phi, phi_low, phi_high; norm_to_spread; cos_task; positives.
+
+    Raises
+    ------
+    StudyError
+        If an experiment has several sensitive attributes.
+    """
+    from lassi_lib.similarity.diagnostics import cosines, latent_spread
+
+    known: dict[tuple, dict] = {}
+    table: list[dict] = []
+    spread, found = latent_spread(study.latents("test")), vectors.boundaries(study)
+    for key, part in rows.groupby([*EXPERIMENT, "seed"], sort=False):
+        row = dict(zip((*EXPERIMENT, "seed"), key, strict=True))
+        task, attribute, kind = row["task"], row["sensitive"], row["vector_type"]
+        if "+" in attribute:
+            raise StudyError(f"pair_table(): '{attribute}' has no single vector: ask one_attribute() first")
+        d_cs, d_rs = part["d_cs"].fillna(np.inf), part["d_rs"].fillna(0.0)
+        row |= {"d_cs": d_cs.median(), "d_rs": d_rs.median(), "ratio": (d_cs / d_rs).median()}
+        row["certified_fairness"] = 100 * outcomes(part, "certified").mean()
+        if (task, attribute, kind) not in known:
+            a = study.vector(attribute, kind, task)
+            label = own_associations(study, [attribute], [task]).iloc[0]
+            cos = cosines(a[None], found[task].w[None]).item() if task in found.names else np.nan
+            facts = {name: label[name] for name in ("phi", "phi_low", "phi_high")}
+            facts |= {"norm_to_spread": float(a.double().norm()) / spread, "cos_task": cos}
+            known[task, attribute, kind] = facts | {"positives": int(label["both"] + label["attribute_only"])}
+        table.append(row | known[task, attribute, kind])
+    return pd.DataFrame(table)
+
+
+def pair_means(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per pair and method: logarithms of `pair_table` averaged over seeds, predictors.
+
+    `log_ratio`, `log_d_cs` and `log_d_rs` are natural logarithms, infinite where most points of a seed
+    abstained; `ratio` is the geometric mean.
+    """
+    with np.errstate(divide="ignore"):
+        logs = {f"log_{c}": np.log(table[c]) for c in ("ratio", "d_cs", "d_rs")}
+    table = table.assign(
+        **logs, abs_phi=table["phi"].abs(), abs_cos=table["cos_task"].abs(), log_positives=np.log(table["positives"])
+    )  # fmt: skip
+    shared = ["phi", "cos_task", "positives", *PREDICTORS]
+    groups = table.groupby(list(EXPERIMENT), sort=False)
+    out = groups[[*logs, "certified_fairness"]].mean().join(groups[shared].first())
+    out.insert(0, "n_seeds", groups["seed"].nunique())
+    return out.assign(ratio=np.exp(out["log_ratio"])).reset_index()
+
+
+def spearman_interval(rho: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the interval of a rank correlation of n pairs (Bonett & Wright 2000); NaN for n < 4."""
+    if n < 4 or np.isnan(rho):
+        return np.nan, np.nan
+    highest = 1 - 6 / (n * (n**2 - 1))  # half a step below 1, whose Fisher z is infinite
+    r = np.clip(rho, -highest, highest)
+    margin = -special.ndtri((1 - confidence) / 2) * np.sqrt((1 + r**2 / 2) / (n - 3))
+    return float(np.tanh(np.arctanh(r) - margin)), float(np.tanh(np.arctanh(r) + margin))
+
+
+def detectable_correlation(n: int, confidence: float = 0.95) -> float:
+    """Return the rank correlation that n pairs would find in 80 % of repetitions (Fieller et al. 1957)."""
+    if n < 4:
+        return 1.0
+    quantiles = -special.ndtri((1 - confidence) / 2) + special.ndtri(_POWER)
+    return float(np.tanh(quantiles * np.sqrt(1.06 / (n - 3))))
+
+
+def rank_correlation(x, y) -> float:
+    """Return Spearman's rho, NaN where a variable is constant or there are fewer than four values."""
+    if len(x) < 4:
+        return np.nan
+    x, y = stats.rankdata(x), stats.rankdata(y)
+    return float(np.corrcoef(x, y)[0, 1]) if np.ptp(x) and np.ptp(y) else np.nan
+
+
+def left_out_r2(X: np.ndarray, y: np.ndarray) -> float:
+    """Return 1 - sum of squared errors / that of the mean, each pair predicted from all others.
+
+    X [n, k] without constant, y [n]. The prediction errors of least squares are e_i / (1 - h_i).
+    """
+    n, X = len(y), np.column_stack([np.ones(len(y)), X])
+    hat = X @ np.linalg.pinv(X)
+    h = np.diag(hat)
+    if np.isclose(h, 1).any():
+        return np.nan  # a pair that alone fixes a coefficient cannot be predicted
+    error, of_mean = (y - hat @ y) / (1 - h), (y - y.mean()) * n / (n - 1)
+    return float(1 - (error**2).sum() / (of_mean**2).sum())
+
+
+def regress(
+    means: pd.DataFrame,
+    outcome: str = "log_ratio",
+    confidence: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Regress an outcome of `pair_means` on the standardised predictors, for every method.
+
+    Parameters
+    ----------
+    means : pandas.DataFrame
+        As `pair_means` returns it; pairs whose outcome or predictor is not finite are left out.
+    outcome : {'log_ratio', 'log_d_cs', 'log_d_rs'}
+        What is explained.
+    confidence : float
+        Of each interval, not adjusted for the number of predictors.
+    draws, seed : int
+        Of the bootstrap over pairs.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per method and predictor: outcome, explanation, n_pairs, left_out, n_values (distinct
+        values of the predictor: few where it belongs to the attribute alone), spearman with interval,
+        spearman_in_tasks (of differences from each task's mean), slope (change of the logarithm per
+        standard deviation, all predictors in one least-squares model) with HC3 interval, slope_boot_low
+        and _high, vif, r2_alone and r2_lost (leave-one-pair-out R2 of this predictor alone, and what the
+        model loses without the predictors of its explanation), model_r2, model_left_out_r2. NaN where there are
+        too few pairs.
+    """
+    parts = means.groupby("method", sort=False)
+    fits = [_regress_one(p, outcome, confidence, draws, seed).assign(method=m) for m, p in parts]
+    return pd.concat(fits, ignore_index=True)
+
+
+def _regress_one(means: pd.DataFrame, outcome: str, confidence: float, draws: int, seed: int) -> pd.DataFrame:
+    names, tail = list(PREDICTORS), (1 - confidence) / 2
+    used = means.loc[np.isfinite(means[[outcome, *names]].to_numpy(float)).all(1), ["task", outcome, *names]]
+    tasks = used[used.groupby("task")["task"].transform("size") > 1].groupby("task")
+    inside = (used.drop(columns="task") - tasks.transform("mean")).dropna().round(12)
+    y, x, n, k = used[outcome].to_numpy(float), used[names].to_numpy(float), len(used), len(names)
+    explanations = np.array([PREDICTORS[name][0] for name in names])
+    table = pd.DataFrame({"outcome": outcome, "method": "", "explanation": explanations, "predictor": names})
+    table["n_pairs"], table["left_out"] = n, len(means) - n
+    table["n_values"] = used[names].nunique().to_numpy()
+    table["spearman"] = [rank_correlation(used[name], y) for name in names]
+    ends = [spearman_interval(rho, n, confidence) for rho in table["spearman"]]
+    table["spearman_low"], table["spearman_high"] = np.transpose(ends)
+    table["spearman_in_tasks"] = [rank_correlation(inside[name], inside[outcome]) for name in names]
+    table[FITTED] = np.nan
+    if n < k + 3 or (x.std(0) == 0).any():
+        return table
+    from statsmodels.api import OLS
+
+    z = (x - x.mean(0)) / x.std(0, ddof=1)
+    X, rng, slopes = np.column_stack([np.ones(n), z]), np.random.default_rng(seed), []
+    fit = OLS(y, X).fit(cov_type="HC3", use_t=True)
+    table["slope"], (table["slope_low"], table["slope_high"]) = fit.params[1:], fit.conf_int(2 * tail)[1:].T
+    for i in rng.integers(n, size=(draws, n)):
+        if len(set(i)) > k + 1:
+            slopes.append(np.linalg.lstsq(X[i], y[i], rcond=None)[0][1:])
+    table["slope_boot_low"], table["slope_boot_high"] = np.quantile(slopes, [tail, 1 - tail], axis=0)
+    table["vif"], whole = np.diag(np.linalg.pinv(np.corrcoef(z.T))), left_out_r2(z, y)
+    table["r2_alone"] = [left_out_r2(z[:, [j]], y) for j in range(k)]
+    table["r2_lost"] = [whole - left_out_r2(z[:, explanations != e], y) for e in explanations]
+    table["model_r2"], table["model_left_out_r2"] = fit.rsquared, whole
+    return table
+
+
+def outlier_table(means: pd.DataFrame, pairs: Iterable[str]) -> pd.DataFrame:
+    """Return where given pairs ('Task/Attribute') stand among all, per method; those not run are left out.
+
+    rank (1: largest ratio) of n_pairs, and robust_z = (log ratio - median) / (1.4826 median absolute
+    deviation), which outliers do not spoil.
+    """
+    y = means["log_ratio"].groupby(means["method"])
+    middle = y.transform("median")
+    spread = 1.4826 * (means["log_ratio"] - middle).abs().groupby(means["method"]).transform("median")
+    table = means.assign(rank=y.rank(ascending=False, method="min").astype(int), n_pairs=y.transform("size"))
+    table["robust_z"] = ((means["log_ratio"] - middle) / spread).where(np.isfinite(middle) & (spread > 0))
+    shown = ["task", "sensitive", "method", "ratio", "certified_fairness", "rank", "n_pairs", "robust_z"]
+    return table.loc[(means["task"] + "/" + means["sensitive"]).isin(list(pairs)), shown].reset_index(
+        drop=True
+    )
+
+
+def explanations_verdict(
+    fits: pd.DataFrame, method: str, min_correlation: float, min_r2: float, confidence: float = 0.95
+) -> Verdict:
+    """Judge each explanation by the ratios of all pairs (`regress`), for one method.
+
+    Supported: the rank correlation of one of its predictors with the ratio has the expected sign and an
+    interval without 0, and the model loses at least `min_r2` of its leave-one-pair-out R2 without the
+    explanation's predictors. Not supported: the intervals of all its predictors stay below
+    `min_correlation` in the expected direction. Else inconclusive. Bonferroni over all predictors.
+    """
+    part = fits[(fits["method"] == method) & (fits["outcome"] == "log_ratio")]
+    if part.empty:
+        raise StudyError(f"explanations: there is no regression of method '{method}': name one that was run")
+    level, n, table = 1 - (1 - confidence) / len(part), int(part["n_pairs"].iloc[0]), []
+    for explanation, own in part.groupby("explanation", sort=False):
+        sign = np.array([PREDICTORS[p][1] for p in own["predictor"]])
+        towards = [spearman_interval(s * r, n, level) for s, r in zip(sign, own["spearman"], strict=True)]
+        low, high = np.array(towards).T
+        lost, outcome = own["r2_lost"].iloc[0], "inconclusive"
+        if (low > 0).any() and lost >= min_r2:
+            outcome = "supported"
+        elif (high < min_correlation).all():
+            outcome = "not supported"
+        best = int(np.nan_to_num(low, nan=-1).argmax())
+        row = {"explanation": explanation, "predictor": own["predictor"].iloc[best]}
+        row["spearman"] = own["spearman"].iloc[best]
+        row["spearman_low"], row["spearman_high"] = sorted((sign[best] * low[best], sign[best] * high[best]))
+        table.append(row | {"r2_lost": lost, "outcome": outcome})
+    said = "; ".join(f"{row['explanation']} is {row['outcome']}" for row in table)
+    r2 = part["model_left_out_r2"].iloc[0]
+    text = (
+        f"By regression over {n} pairs of {method}: {said}. An explanation is supported when a predictor's "
+        "rank correlation with d_cs / d_rs has the expected sign, its interval leaves out 0, and without the "
+        f"explanation the model loses at least {min_r2:g} of R2 on left-out pairs; not supported when all its "
+        f"intervals stay below {min_correlation:g}; else inconclusive ({100 * confidence:g} %, Bonferroni over "
+        f"{len(part)} predictors). Power: of {n} pairs, {100 * _POWER:g} % of repetitions would find a rank "
+        f"correlation of {detectable_correlation(n, level):.2f}, fewer a weaker one. "
+    )
+    text += (
+        f"All predictors together: R2 {r2:.2f} on left-out pairs."
+        if np.isfinite(r2)
+        else "Too few pairs for a model."
+    )
+    return Verdict(_worst(row["outcome"] for row in table), text, pd.DataFrame(table))
+
+
+def combined_verdict(regression: Verdict, experiment: Verdict) -> Verdict:
+    """Judge each explanation by both kinds of evidence: `explanations_verdict` and `causes_verdict`.
+
+    What one of them finds (supported or not supported) holds unless the other finds the opposite; else
+    inconclusive. The outcome is that of the published explanations: not supported if either is, supported if both are.
+    """
+    tried = experiment.table.groupby("explanation", sort=False)["outcome"].agg(_worst)
+    table = regression.table.rename(columns={"outcome": "by regression"}).assign(published=False)
+    table["by experiment"] = table["explanation"].map(tried).fillna("not asked")
+    found = [
+        {a, b} & {"supported", "not supported"}
+        for a, b in zip(table["by regression"], table["by experiment"], strict=True)
+    ]
+    table["outcome"] = [next(iter(f)) if len(f) == 1 else "inconclusive" for f in found]
+    table["published"] = table["explanation"].isin(PUBLISHED_EXPLANATIONS)
+    said = [
+        f"{r.explanation} is {r.outcome}" + ("" if r.published else " (not a published one)")
+        for r in table.itertuples()
+    ]
+    outcome = _worst(table.loc[table["published"], "outcome"])
+    text = (
+        f"Why some pairs can hardly be certified: {'; '.join(said)}. What regression or experiment finds holds unless "
+        f"the other finds the opposite. {regression.text} {experiment.text}"
+    )
+    return Verdict(outcome, text, table)
+
+
+def _worst(found: Iterable[str]) -> str:
+    found = set(found)
+    return next((o for o in ("not supported", "inconclusive") if o in found), "supported")
