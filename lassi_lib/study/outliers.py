@@ -15,6 +15,7 @@ A pair is one observation. Its seeds share labels and vector, so they are averag
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 
 import numpy as np
@@ -68,6 +69,25 @@ def published_outliers(confidence: float = 0.95) -> pd.DataFrame:
     table = cells.rename(columns={"value": "printed_fairness"}).merge(found, on=["sensitive", "task"])
     shown = ["task", "sensitive", "printed_fairness", "phi", "phi_low", "phi_high", "ratio"]
     return table.sort_values("printed_fairness", ignore_index=True)[shown]
+
+
+def published_outliers_text(table: pd.DataFrame, confidence: float = 0.95) -> str:
+    """Say whether the labels set the two least fair pairs of `published_outliers` apart from the others."""
+    said = []
+    for name, x in (("|phi|", table["phi"].abs()), ("the ratio", table["ratio"])):
+        rho, n = rank_correlation(x, table["printed_fairness"]), len(table)
+        low, high = spearman_interval(rho, n, confidence)
+        others = table[(x >= x[:2].min()) & (table.index >= 2)]
+        words = [
+            f"{r.task}/{r.sensitive} ({x[r.Index]:.2f}, {r.printed_fairness:g} %)"
+            for r in others.itertuples()
+        ]
+        said.append(
+            f"Over {n} printed pairs {name} and certified fairness have a rank correlation of {rho:.2f} "
+            f"[{low:.2f}, {high:.2f}]. The least fair two have {x[0]:.2f} and {x[1]:.2f}; as much have, and are "
+            f"certified all the same: {', '.join(words) or 'no others'}."
+        )
+    return "\n".join(textwrap.fill(line, 100) for line in said)
 
 
 def pair_table(study: Study, rows: pd.DataFrame) -> pd.DataFrame:

@@ -36,6 +36,9 @@ FORMATS = {
     "bits/dim": ".2f",
     "norm / spread": ".2f",
     "largest reconstruction error": ".1e",
+    **dict.fromkeys(("norm_to_spread", "cos_task", "robust_z", "d_cs", "d_rs"), ".2f"),
+    **dict.fromkeys(("spearman", "spearman_in_tasks", "slope", "slope_boot", "vif"), ".2f"),
+    **dict.fromkeys(("r2_alone", "r2_lost", "model_r2", "model_left_out_r2"), ".2f"),
 }
 
 
@@ -74,7 +77,7 @@ def present(table: pd.DataFrame) -> pd.DataFrame:
             continue
         cells = [_cell(v, column) for v in table[column]]
         if column in ends:
-            bounds = zip(*([_cell(v) for v in table[name]] for name in ends[column]), strict=True)
+            bounds = zip(*([_cell(v, column) for v in table[name]] for name in ends[column]), strict=True)
             cells = [f"{c} [{a}, {b}]" if c else "" for c, (a, b) in zip(cells, bounds, strict=True)]
         text[HEADINGS.get(column, column.replace("_", " "))] = cells
     return pd.DataFrame(text, index=[""] * len(table), dtype=object)  # row numbers would say nothing

@@ -20,6 +20,7 @@ from lassi_lib.study.outliers import (
     pair_means,
     pair_table,
     published_outliers,
+    published_outliers_text,
     rank_correlation,
     regress,
     spearman_interval,
@@ -147,6 +148,9 @@ def test_printed_fairness_stands_beside_the_labels():
     assert table["printed_fairness"].head(2).tolist() == [5.6, 10.9]
     assert table["phi"][0] == pytest.approx(-0.237, abs=0.001)
     assert (table["ratio"] >= 1).all() and (table["phi_low"] < table["phi_high"]).all()
+    text = published_outliers_text(table)
+    assert "Over 22 printed pairs" in text and "0.24 and 0.15" in text
+    assert "Wearing_Necklace/Big_Lips (0.15, 99.8 %)" in text and "no others" in text
 
 
 def test_evidence_is_combined_and_a_contradiction_decides_nothing():
