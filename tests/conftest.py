@@ -25,3 +25,11 @@ def celeba_originals() -> Path:
     if not folder.is_dir():
         pytest.skip(f"original CelebA files are not at {folder}")
     return folder
+
+
+@pytest.fixture
+def fairface_root() -> Path:
+    """The folder of real FairFace images, or a skip that says what is missing."""
+    if not (SHARED / "fairface" / "train").is_dir():
+        pytest.skip(f"real FairFace images are not at {SHARED / 'fairface'}")
+    return SHARED / "fairface"

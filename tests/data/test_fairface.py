@@ -10,8 +10,6 @@ from lassi_lib.data.dataset import FaceDataset, load_dataset
 from lassi_lib.data.fairface import AGES, ATTRIBUTES, RACES, fingerprint, load_fairface, train_or_valid
 from lassi_lib.errors import StudyError
 
-from ..conftest import SHARED
-
 N = {"train": 40, "val": 18}
 
 
@@ -29,14 +27,6 @@ def tiny(tmp_path):
         text = "\n".join(lines).replace("Latino Hispanic", "Latino_Hispanic")  # as in the official file
         (root / f"fairface_label_{part}.csv").write_text(text + "\n")
     return root
-
-
-@pytest.fixture
-def real():
-    """The folder of real FairFace images, or a skip that says what is missing."""
-    if not (SHARED / "fairface" / "train").is_dir():
-        pytest.skip(f"real FairFace images are not at {SHARED / 'fairface'}")
-    return SHARED / "fairface"
 
 
 def rows_of(data):
@@ -157,8 +147,10 @@ def test_a_data_set_without_class_counts_is_binary(tiny):
     assert binary.classes("Race=White") == 2
 
 
-def test_the_real_images_at_hand(real):
-    splits = {s: load_fairface(s, data_root=real, max_images=500) for s in ("train", "valid", "test")}
+def test_the_real_images_at_hand(fairface_root):
+    splits = {
+        s: load_fairface(s, data_root=fairface_root, max_images=500) for s in ("train", "valid", "test")
+    }
     assert len(splits["train"]) + len(splits["valid"]) == 500 == len(splits["test"])
     assert 0.7 < len(splits["train"]) / 500 < 0.9
     assert "of 86,744 annotated train images" in splits["test"].note
@@ -166,11 +158,11 @@ def test_the_real_images_at_hand(real):
     assert splits["test"].images.float().std() > 30  # photographs, not blanks
 
 
-def test_rates_of_the_official_labels_are_the_published_ones(real):
+def test_rates_of_the_official_labels_are_the_published_ones(fairface_root):
     """ECCV supplement, Table 5: 14.1 % Black in train; majorities of every 32nd image of test."""
     from lassi_lib.data.fairface import read_labels
 
-    train, val = read_labels(real, "train"), read_labels(real, "val")
+    train, val = read_labels(fairface_root, "train"), read_labels(fairface_root, "val")
     black = ATTRIBUTES.index("Race=Black")
     rates = train.labels(np.arange(len(train.files))).mean(0)
     assert round(100 * rates[black], 1) == 14.1
