@@ -37,7 +37,9 @@ FORMATS = {
     "norm / spread": ".2f",
     "largest reconstruction error": ".1e",
     **dict.fromkeys(("norm_to_spread", "cos_task", "robust_z", "d_cs", "d_rs"), ".2f"),
-    **dict.fromkeys(("spearman", "spearman_in_tasks", "slope", "slope_boot", "vif"), ".2f"),
+    **dict.fromkeys(
+        ("spearman", "spearman_in_tasks", "slope", "slope_boot_low", "slope_boot_high", "vif"), ".2f"
+    ),
     **dict.fromkeys(("r2_alone", "r2_lost", "model_r2", "model_left_out_r2"), ".2f"),
 }
 

@@ -148,7 +148,7 @@ def test_printed_fairness_stands_beside_the_labels():
     assert table["printed_fairness"].head(2).tolist() == [5.6, 10.9]
     assert table["phi"][0] == pytest.approx(-0.237, abs=0.001)
     assert (table["ratio"] >= 1).all() and (table["phi_low"] < table["phi_high"]).all()
-    text = published_outliers_text(table)
+    text = " ".join(published_outliers_text(table).split())
     assert "Over 22 printed pairs" in text and "0.24 and 0.15" in text
     assert "Wearing_Necklace/Big_Lips (0.15, 99.8 %)" in text and "no others" in text
 
