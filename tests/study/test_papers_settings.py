@@ -102,7 +102,7 @@ def test_every_row_of_the_published_tables_is_asked_for_with_its_own_settings(pr
     for number, tables in TABLES[profile].items():
         name = next(n for n in notebooks_of(profile) if n.startswith(number))
         asked = experiments_of(study.pipeline, load_notebook_params(profile, name))
-        assert sorted(set(e.seed for e in asked)) == seeds
+        assert sorted({e.seed for e in asked}) == seeds
         dataset = "FairFace" if profile == "fairface" else "CelebA"
         rows = published(source=["merk2023", "eccv2022"], table=tables, dataset=dataset)
         rows = rows.drop_duplicates([*keys, "source"])
