@@ -36,7 +36,7 @@ def setting_lines(
     certificates, colours = list(dict.fromkeys(table["certificate"])), colours_of(methods)
     ticks = sorted(table[setting].unique(), key=float)
     of_pair = np.array(_pairs(table, unique=False), dtype=object)
-    size = (max(5.0, 4.3 * len(pairs)), 1.0 + 2.3 * len(values))
+    size = (max(7.5, 4.3 * len(pairs)), 1.2 + 2.2 * len(values))
     figure = StudyFigure(figsize=size, layout="constrained")
     panels = figure.subplots(len(values), len(pairs), sharex=True, sharey="row", squeeze=False)
     shown: dict[str, object] = {}
@@ -56,12 +56,14 @@ def setting_lines(
                 (shown[f"{method}, published"],) = axes.plot(
                     x, part[f"eccv_{value}"], "D", ms=5, mfc="white", mec=colour, ls="none", clip_on=False
                 )
-            if ceilings and row == 0:
+            if ceilings and row == 0 and part["ceiling"].notna().all():
                 at = (part["d_cs_mean"] * part[setting].astype(float) / part["ceiling"]).iloc[0]
                 place = np.interp(np.log(at), np.log([float(t) for t in ticks]), range(len(ticks)))
                 axes.axvline(place, color=colour, lw=1, ls=style)
-        if value in RATES:
-            axes.set_ylim(-1, 101) if value == "certified_fairness" else axes.margins(y=0.3)
+        if value == "certified_fairness":
+            axes.set_ylim(-1, 101)
+        elif value == "accuracy":
+            axes.set_ylim(max(axes.get_ylim()[0] - 5, 0), min(axes.get_ylim()[1] + 5, 100))
         axes.set_xticks(range(len(ticks)), ticks)
         if row == 0:
             axes.set_title(_words(pair), loc="left", fontsize=10)

@@ -24,6 +24,7 @@ from lassi_lib.study.statistics import PAIR, paired_difference, summarise
 from lassi_lib.study.study import Study
 from lassi_lib.study.verdicts import Verdict, VerdictRule
 
+VOTED = "exact center, votes"
 SETTINGS = ("lambda_2", "sigma_cs", "sigma_rs")
 _CELL = ["task", "sensitive", "method", *SETTINGS]
 _RATES = ("accuracy", "certified_fairness")
@@ -103,9 +104,9 @@ def certificate_grid(
 
     Exact smoothing (one attribute) says where on the line z + t a the smoothed representation lies; a
     classifier trained with another sigma_rs is judged there without smoothing R again, as the original
-    code does. Two certificates: ``exact`` (d_cs and d_rs without sampling), and ``sampled d_rs``: the published
-    one with Delta, Hoeffding's slack, votes and the ceiling of d_rs, but the center not sampled. `ceiling` is
-    the largest d_rs that the votes allow.
+    code does. Two certificates: ``exact`` (d_cs and d_rs without sampling), and ``exact center, votes``: the
+    published one with Delta, Hoeffding's slack and votes, but the center not sampled. `ceiling` is the largest
+    d_rs that the votes allow (NaN for ``exact``).
     """
     from lassi_lib.certification.spec import d_rs_ceiling
 
@@ -119,7 +120,7 @@ def certificate_grid(
             here = names[group[0]]
             table = _summary(other, here, rows, noise, confidence)
             ceiling = d_rs_ceiling(other.spec(here.method, here.vector_type, here.task, here.sensitive))
-            tables.append(table.assign(ceiling=ceiling))
+            tables.append(table.assign(ceiling=np.where(table["certificate"] == VOTED, ceiling, np.nan)))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -177,7 +178,7 @@ def _judged(study: Study, e: Experiment, rows: pd.DataFrame, r: np.ndarray) -> p
         )
         for i, row in points
     ]
-    sampled = rows.assign(certificate="sampled d_rs", d_cs=rows["d_cs_hoeffding"])
+    sampled = rows.assign(certificate=VOTED, d_cs=rows["d_cs_hoeffding"])
     sampled["d_rs"] = np.array([v.d_rs for v in votes], dtype=float)
     sampled["prediction"] = [v.prediction if v.d_rs is not None else -1 for v in votes]
     both = pd.concat([exact, sampled], ignore_index=True)
@@ -197,12 +198,39 @@ def beside_supplement(table: pd.DataFrame) -> pd.DataFrame:
     for metric in (*_RATES, "mean_center_radius"):
         part = facts[facts["metric"] == metric]
         keys = [c for c in _CELL if part[c].notna().all()]
-        part = part[[*keys, "value"]].rename(columns={"value": f"eccv_{metric}"})
+        name = {"mean_center_radius": "d_cs_mean"}.get(metric, metric)
+        part = part[[*keys, "value"]].rename(columns={"value": f"eccv_{name}"})
         cells = part if cells is None else cells.merge(part, on=keys, how="left")
     for name in SETTINGS:
         cells[name] = cells[name].map("{:g}".format)
     cells = pd.concat([cells, cells[cells["method"] == "Naive"].assign(method="LASSI")])
     return table.merge(cells, on=_CELL, how="left")
+
+
+def readable_grid(table: pd.DataFrame, value: str = "certified_fairness") -> pd.DataFrame:
+    """Return a grid as Supp. Tables 8 to 10 print it: a column per sigma_rs, cells 'ours (published)'."""
+    text = [
+        f"{ours:.1f}" + ("" if np.isnan(theirs) else f" ({theirs:.1f})")
+        for ours, theirs in zip(table[value], table[f"eccv_{value}"], strict=True)
+    ]
+    keys = ["task", "sensitive", "method", "lambda_2", "sigma_cs", "certificate"]
+    wide = table.assign(text=text).pivot(index=keys, columns="sigma_rs", values="text").reset_index()
+    order = pd.MultiIndex.from_frame(table[keys].drop_duplicates())
+    wide = wide.set_index(keys).loc[order, sorted(table["sigma_rs"].unique(), key=float)]
+    return wide.add_prefix("sigma_rs = ").rename_axis(columns=None).reset_index()
+
+
+def differences(rows: pd.DataFrame, baseline: str, confidence: float = 0.95) -> pd.DataFrame:
+    """Return what each method changes against `baseline`, paired over seeds and points, with intervals."""
+    table = []
+    for key, pair in rows.groupby(list(PAIR), sort=False):
+        for method in (m for m in pair["method"].unique() if m != baseline):
+            row = {"task": key[1], "sensitive": key[2], "method": method}
+            for name, value in (("certified fairness gained", "certified"), ("accuracy gained", "correct")):
+                d = paired_difference(pair, method, baseline, value, confidence)
+                row |= {name: d.difference, f"{name}_low": d.interval[0], f"{name}_high": d.interval[1]}
+            table.append(row)
+    return pd.DataFrame(table)
 
 
 def knowledge_along(study: Study, experiments: Iterable[Experiment], probes: Iterable[str]) -> pd.DataFrame:
@@ -215,9 +243,9 @@ def knowledge_along(study: Study, experiments: Iterable[Experiment], probes: Ite
 
 
 def sampling_text(table: pd.DataFrame, other: pd.DataFrame) -> str:
-    """Say how far ``sampled d_rs`` lies from ``monte_carlo`` where both tables have the same cell."""
+    """Say how far ``exact center, votes`` lies from ``monte_carlo`` where both tables have the same cell."""
     ours = table[table["certificate"] == "monte_carlo"]
-    theirs = other[other["certificate"] == "sampled d_rs"]
+    theirs = other[other["certificate"] == VOTED]
     both = ours.merge(theirs, on=_CELL, suffixes=("", "_other"))
     if both.empty:
         return "No cell was certified in both ways."
@@ -242,7 +270,8 @@ def lambda_steps(study: Study, rows: pd.DataFrame, rule: VerdictRule) -> pd.Data
     tail, table = (1 - rule.confidence) / len(pairs), []
     for key, pair in pairs.items():
         for low, high in pairwise(sorted(lambdas, key=lambdas.get)):
-            row = {"task": key[1], "sensitive": key[2], "from": lambdas[low], "to": lambdas[high]}
+            a, b = lambdas[low], lambdas[high]
+            row = {"task": key[1], "sensitive": key[2], "from": f"{a:g}", "to": f"{b:g}"}
             for seeds, suffix in (("fixed", "_these_models"), ("random", "")):
                 gain = paired_difference(pair, high, low, "certified", seeds=seeds)
                 loss = paired_difference(pair, low, high, "correct", seeds=seeds)
@@ -256,7 +285,7 @@ def lambda_steps(study: Study, rows: pd.DataFrame, rule: VerdictRule) -> pd.Data
                 row[f"stays{suffix}"] = _above(
                     *(-x for x in loss.bounds(tail)[::-1]), -rule.max_accuracy_loss
                 )
-            doublings = math.log2(row["to"] / row["from"]) if row["from"] > 0 else math.inf
+            doublings = math.log2(b / a) if a > 0 else math.inf
             table.append(row | {"gain per doubling": row["fairness_gain"] / doublings})
     return pd.DataFrame(table)
 
@@ -273,7 +302,7 @@ def jump_verdict(steps: pd.DataFrame, step: Sequence[float], rule: VerdictRule) 
     StudyError
         If the step is none of the grid's.
     """
-    here = steps[(steps["from"] == step[0]) & (steps["to"] == step[1])]
+    here = steps[(steps["from"] == f"{step[0]:g}") & (steps["to"] == f"{step[1]:g}")]
     if here.empty:
         raise StudyError(
             f"jump_verdict(): lambda_2 has no step from {step[0]:g} to {step[1]:g} among its values"

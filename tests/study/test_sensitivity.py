@@ -10,11 +10,14 @@ from lassi_lib.errors import StudyError
 from lassi_lib.study.experiment import Experiment, Question
 from lassi_lib.study.params import load_pipeline
 from lassi_lib.study.sensitivity import (
+    VOTED,
     beside_supplement,
     certificate_grid,
+    differences,
     jump_verdict,
     knowledge_along,
     lambda_steps,
+    readable_grid,
     sampling_text,
     sensitivity_table,
     variants,
@@ -87,11 +90,31 @@ def test_the_grid_agrees_with_certificates_made_one_by_one(study):
     for name in ("accuracy", "certified_fairness", "d_cs_mean"):
         assert both[name].to_numpy() == pytest.approx(both[f"{name}_own"].to_numpy())
     wide = grid.set_index([*keys, "certificate"])["certified_fairness"].unstack()
-    assert (wide["sampled d_rs"] <= wide["exact"]).all()
-    assert grid["ceiling"].to_numpy() == pytest.approx(3.2 * grid["sigma_rs"].astype(float), rel=0.01)
+    assert (wide[VOTED] <= wide["exact"]).all()
+    voted = grid[grid["certificate"] == VOTED]
+    assert voted["ceiling"].to_numpy() == pytest.approx(3.2 * voted["sigma_rs"].astype(float), rel=0.01)
     told = sampling_text(sensitivity_table(study, [e for e in experiments if e.method == "LASSI"]), grid)
     assert told.startswith("In 1 cells")
     assert "No cell" in sampling_text(own, grid)
+
+
+def test_a_grid_reads_as_the_supplement_prints_it():
+    table = pd.DataFrame(
+        {"sigma_rs": ["10", "0.25"], "certified_fairness": [97.34, 50.0], "accuracy": [1.0, 2.0]}
+    )
+    table = table.assign(method="LASSI", lambda_2="0.05", sigma_cs="0.65", task="Smiling", sensitive="Pale_Skin",
+                         certificate="exact")  # fmt: skip
+    table["eccv_certified_fairness"] = [95.5, np.nan]
+    shown = readable_grid(table)
+    assert shown.iloc[0][["sigma_rs = 0.25", "sigma_rs = 10"]].tolist() == ["50.0", "97.3 (95.5)"]
+
+
+def test_differences_are_against_the_baseline():
+    rows = grid_rows({0.05: 0.5, 0.1: 0.8, 0.2: 0.4})
+    table = differences(rows, "LASSI lambda_2=0.05")
+    assert table["certified fairness gained"].tolist() == pytest.approx([30, -10])
+    assert (table["certified fairness gained_low"] < table["certified fairness gained"]).all()
+    assert table["accuracy gained"].tolist() == pytest.approx([0, 0])
 
 
 def test_knowledge_stands_along_lambda_2(study):
@@ -110,7 +133,7 @@ def test_published_cells_stand_beside_the_same_settings():
     table = beside_supplement(table.assign(task="Smiling", sensitive="Pale_Skin"))
     assert table["eccv_certified_fairness"].tolist()[:3] == [1.0, 1.0, 97.1]
     assert table["eccv_accuracy"].tolist()[:3] == [88.4, 88.4, 87.8]
-    assert table["eccv_mean_center_radius"].tolist()[0] == 33.37
+    assert table["eccv_d_cs_mean"].tolist()[0] == 33.37
     assert table.iloc[3][["eccv_certified_fairness", "eccv_accuracy"]].isna().all()
 
 
