@@ -58,7 +58,8 @@ def setting_lines(
                 )
             if ceilings and row == 0 and part["ceiling"].notna().all():
                 at = (part["d_cs_mean"] * part[setting].astype(float) / part["ceiling"]).iloc[0]
-                place = np.interp(np.log(at), np.log([float(t) for t in ticks]), range(len(ticks)))
+                known = np.log([float(t) for t in ticks])
+                place = np.interp(np.log(at), known, range(len(ticks)), left=np.nan, right=np.nan)
                 axes.axvline(place, color=colour, lw=1, ls=style)
         if value == "certified_fairness":
             axes.set_ylim(-1, 101)
