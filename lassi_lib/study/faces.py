@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from lassi_lib.similarity.kinds import find_kind
 from lassi_lib.study.study import Study
 from lassi_lib.study.verdicts import Verdict
 
@@ -20,20 +21,25 @@ def label_table(study: Study, attributes: Iterable[str]) -> pd.DataFrame:
 
     An attribute of more than two classes has a row for each of them.
     """
-    rows = []
+    rows, splits = [], dict.fromkeys(("train", study.training_split, "valid", "test"))
     for name in attributes:
         n = study.n_classes(name)
         named = study.dataset("test").extras.get("class_names", {}) if n > 2 else {}
         for c in range(n) if n > 2 else [1]:
             row = {"attribute": f"{name}: {named.get(name, range(n))[c]}" if n > 2 else name}
-            row |= {f"{s} %": 100 * (study.labels(s, name) == c).mean() for s in ("train", "valid", "test")}
+            row |= {f"{s} %": 100 * (study.labels(s, name) == c).mean() for s in splits}
             rows.append(row | {"train positives": int((study.labels("train", name) == c).sum())})
     return pd.DataFrame(rows)
 
 
-def _binary(study: Study, attributes: Iterable[str]) -> list[str]:
-    """Return the attributes that a single direction can stand for: those of two classes."""
-    return [a for a in attributes if study.n_classes(a) == 2]
+def _directions(study: Study, attributes: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Return one direction [d] per attribute: its vector, or the longest of several.
+
+    More than two classes have directions only where the profile's vectors are differences of all class means.
+    """
+    pairs = "codes" in find_kind(study.pipeline.vector_type).needs
+    found = {a: study.vector(a) for a in attributes if pairs or study.n_classes(a) == 2}
+    return {a: v if v.ndim == 1 else v[v.norm(dim=1).argmax()] for a, v in found.items()}
 
 
 def reconstructions(study: Study, count: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,7 +64,7 @@ def traversals(
     study : Study
         The study.
     attributes : iterable of str
-        Attributes; those of more than two classes have no direction and are passed over.
+        Attributes; those without a direction (see `vector_table`) are passed over.
     index : int
         Which face of the test split.
     t : numpy.ndarray
@@ -78,8 +84,8 @@ def traversals(
 
     z = study.latents("test")[index]
     strips, rows = {}, []
-    for name in _binary(study, attributes):
-        path = z + torch.as_tensor(t, dtype=z.dtype)[:, None] * study.vector(name)
+    for name, a in _directions(study, attributes).items():
+        path = z + torch.as_tensor(t, dtype=z.dtype)[:, None] * a
         x = study.glow().decode(path.to(study.device)).cpu()
         strips[name] = to_uint8(x)
         rows.append({"attribute": name, "outside range %": 100 * float((x.abs() > 0.5).float().mean())})
@@ -91,12 +97,12 @@ def vector_table(study: Study, attributes: Iterable[str]) -> pd.DataFrame:
 
     `norm / spread` compares ||a|| with the root mean square distance of test latents from their
     mean; cosines tell how much two vectors share (a class mean drags correlated attributes along).
-    Attributes of more than two classes have no direction and are passed over.
+    Attributes of more than two classes have no direction and are passed over, except where the profile's
+    vectors are differences of all class means: then the longest of them stands here.
     """
     from lassi_lib.similarity.diagnostics import describe_vectors, latent_spread
 
-    vectors = {a: study.vector(a) for a in _binary(study, attributes)}
-    table = describe_vectors(vectors, spread=latent_spread(study.latents("test")))
+    table = describe_vectors(_directions(study, attributes), spread=latent_spread(study.latents("test")))
     return table.rename(columns={"vector": "attribute"})
 
 
