@@ -35,6 +35,7 @@ def setting_lines(
     pairs, methods = _pairs(table), list(dict.fromkeys(table["method"]))
     certificates, colours = list(dict.fromkeys(table["certificate"])), colours_of(methods)
     ticks = sorted(table[setting].unique(), key=float)
+    table = table.sort_values(setting, key=lambda column: column.astype(float), kind="stable")
     of_pair = np.array(_pairs(table, unique=False), dtype=object)
     size = (max(7.5, 4.3 * len(pairs)), 1.2 + 2.2 * len(values))
     figure = StudyFigure(figsize=size, layout="constrained")
