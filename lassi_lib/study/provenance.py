@@ -32,6 +32,16 @@ FAIRFACE = {
     "certified test points": "every 32nd image, 343",
     "epsilon, sigma_cs": "0.5, 0.325",
 }
+SHAPES3D = {
+    "faces": "3D Shapes, a room with one object",
+    "images (train / valid / test)": "a biased training split; sizes not published",
+    "split": "files that are not public",
+    "image size": "64 pixels",
+    "Glow": "K = 32, L = 3, width 512",
+    "encoder batch, steps": "500, not published",
+    "certified test points": "every 320th image, 300",
+    "seeds": "ECCV: 1",
+}
 
 
 def provenance(study: Study, experiments: Iterable[Experiment] = ()) -> pd.DataFrame:
@@ -40,7 +50,7 @@ def provenance(study: Study, experiments: Iterable[Experiment] = ()) -> pd.DataF
     f, p = study.facts(), study.pipeline
     per_epoch = -(-f["images"]["train"] // p.encoder.batch_size)
     every, n_test = p.certification.test_every, f["images"]["test"]
-    papers = PAPERS | (FAIRFACE if f["dataset"] == "fairface" else {})
+    papers = PAPERS | {"fairface": FAIRFACE, "shapes3d": SHAPES3D}.get(f["dataset"], {})
     kinds = {
         "synthfaces": "rendered synthetic faces",
         "celeba": "CelebA, photographs (Liu et al., ICCV 2015; non-commercial research only)",
