@@ -130,6 +130,7 @@ class BaseParams:
     epochs: int = 5
     batch_size: int = 500
     learning_rate: float = 1.0e-3
+    resnet_epochs: int = 0  # 0: as many as the MLP's
 
 
 @dataclass(frozen=True)

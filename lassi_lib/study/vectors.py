@@ -62,8 +62,15 @@ def boundaries(study: Study) -> Boundaries:
 
 def base_classifier_stage(study: Study, kind: str, task: str, seed: int) -> Stage:
     """Return the stage of a base classifier: ``resnet18`` on images or ``latent`` on z."""
-    params = {"kind": kind, "task": task, "seed": seed} | asdict(study.pipeline.base)
+    params = {"kind": kind, "task": task, "seed": seed} | _base_training(study, kind)
     return Stage("base", 1, params, (study._latents_stage("train").key, study._latents_stage("valid").key))
+
+
+def _base_training(study: Study, kind: str) -> dict[str, Any]:
+    """Return the profile's settings of one kind of base classifier."""
+    settings = asdict(study.pipeline.base)
+    resnet_epochs = settings.pop("resnet_epochs")
+    return settings | ({"epochs": resnet_epochs} if resnet_epochs and kind == "resnet18" else {})
 
 
 def base_classifier(study: Study, kind: str, task: str, seed: int) -> BaseClassifier:
@@ -76,8 +83,8 @@ def base_classifier(study: Study, kind: str, task: str, seed: int) -> BaseClassi
         def inputs(split: str) -> torch.Tensor:
             return study.dataset(split).images if kind == "resnet18" else study.latents(split)
 
-        p = study.pipeline.base
-        training = BaseTraining(**{**asdict(p), "hidden": tuple(p.hidden)}, bits=study.pipeline.data.bits)
+        given = _base_training(study, kind)
+        training = BaseTraining(**{**given, "hidden": tuple(given["hidden"])}, bits=study.pipeline.data.bits)
         classifier, history = train_base_classifier(
             kind,
             inputs("train"),
