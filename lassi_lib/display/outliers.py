@@ -12,8 +12,8 @@ from lassi_lib.display.style import DPI, METHOD_MARKERS, StudyFigure, colours_of
 
 _AXES = {
     "abs_phi": "|phi| of attribute and task in the labels",
-    "norm_to_spread": "||a|| / spread of latents",
     "log_positives": "positives of the attribute in training",
+    "norm_to_spread": "||a|| / spread of latents",
     "abs_cos": "|cos(a, normal of the task's boundary)|",
 }
 _GAP = 2  # pixels between frames
@@ -98,46 +98,33 @@ def outlier_scatter(means: pd.DataFrame, fits: pd.DataFrame, labelled: Iterable[
     fits : pandas.DataFrame
         As `regress` returns it, of the log ratio: gives each panel's rank correlations.
     labelled : iterable of str
-        Pairs, 'Task/Attribute', that are named in the picture.
+        Pairs, 'Task/Attribute', that are named at the last method's marker.
     """
-    labelled, methods = set(labelled), list(dict.fromkeys(means["method"]))
+    methods = list(dict.fromkeys(means["method"]))
     colours, figure = colours_of(methods), StudyFigure(figsize=(9.5, 8), layout="constrained")
     panels = figure.subplots(2, 2, sharey=True).ravel()
     means = means[np.isfinite(means["ratio"])]
+    pairs = means["task"] + "/" + means["sensitive"]
     for axes, (name, label) in zip(panels, _AXES.items(), strict=True):
         axes.axhline(1, color="#555555", lw=0.8, ls=":")
-        said = []
+        values, said = np.exp(means[name]) if name == "log_positives" else means[name], []
         for method in methods:
-            mine = means[means["method"] == method]
-            x = np.exp(mine[name]) if name == "log_positives" else mine[name]
-            axes.plot(
-                x,
-                mine["ratio"],
-                METHOD_MARKERS.get(method, "D"),
-                color=colours[method],
-                ms=6,
-                ls="none",
-                label=method,
-            )
-            for value, row in zip(x, mine.to_dict("records"), strict=True):
-                if method == methods[-1] and f"{row['task']}/{row['sensitive']}" in labelled:
-                    axes.plot(value, row["ratio"], "o", mfc="none", mec="black", ms=11)
-                    text = f"{row['task']} / {row['sensitive']}".replace("_", " ")
-                    axes.annotate(
-                        text,
-                        (value, row["ratio"]),
-                        (0, 8),
-                        textcoords="offset points",
-                        ha="center",
-                        fontsize=7,
-                    )
+            mine = means["method"] == method
+            style = {"color": colours[method], "ms": 6, "ls": "none", "label": method}
+            axes.plot(values[mine], means["ratio"][mine], METHOD_MARKERS.get(method, "D"), **style)
             fit = fits[(fits["method"] == method) & (fits["predictor"] == name)].iloc[0]
-            ends = (
-                f" [{fit['spearman_low']:.2f}, {fit['spearman_high']:.2f}]"
-                if np.isfinite(fit["spearman"])
-                else ""
+            rho, low, high = fit[["spearman", "spearman_low", "spearman_high"]]
+            known = np.isfinite(rho)
+            said.append(
+                f"{method} {rho:.2f} [{low:.2f}, {high:.2f}]" if known else f"{method}: too few pairs"
             )
-            said.append(f"{method} {fit['spearman']:.2f}{ends}" if ends else f"{method}: too few pairs")
+        middle = values.median()
+        for i in means.index[pairs.isin(list(labelled)) & (means["method"] == methods[-1])]:
+            x, y = values[i], means.loc[i, "ratio"]
+            axes.plot(x, y, "o", mfc="none", mec="black", ms=11)
+            side = "right" if x > middle else "left"  # names stay inside the panel
+            style = {"textcoords": "offset points", "ha": side, "fontsize": 8}
+            axes.annotate(_words(pairs[i]).replace("/", " / "), (x, y), (0, 9), **style)
         axes.set(yscale="log", xlabel=label, xscale="log" if name == "log_positives" else "linear")
         axes.set_title("rank correlation: " + ", ".join(said), loc="left", fontsize=8)
         axes.margins(0.12)

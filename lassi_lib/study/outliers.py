@@ -4,11 +4,11 @@ LASSI certifies Attractive with Bald and with Chubby for few faces. Merk et al. 
 attribute and task go together in the labels, and the flow's variations along the attribute are
 corrupted. Here d_cs / d_rs, which must be below 1, is set against what each reason would show up in:
 
-- label correlation: |phi| of attribute and task among the training labels;
-- poor vector: its length ||a|| beside the spread of latents (how far off variations
-  may lie), and the attribute's number of positives (a mean of few faces is noise);
-- vector drags the task along, a third reason of our own: |cos| of a with the normal of the task's linear
-  boundary. Along such a vector the task itself changes, whatever made it so.
+- label correlation (published): |phi| of attribute and task among the training labels;
+- poor vector (published): few faces with the attribute, whose mean is noise;
+- long vector: ||a|| beside the spread of latents. The similarity set reaches so far, good vector or bad;
+- vector drags the task along: |cos| of a with the normal of the task's linear boundary. Along such a
+  vector the task itself changes, whatever made it so.
 
 A pair is one observation. Its seeds share labels and vector, so they are averaged first.
 """
@@ -33,8 +33,8 @@ from lassi_lib.study.verdicts import Verdict
 # predictor -> (explanation it belongs to, sign of the effect that the explanation expects)
 PREDICTORS = {
     "abs_phi": ("label correlation", 1),
-    "norm_to_spread": ("poor vector", 1),
     "log_positives": ("poor vector", -1),
+    "norm_to_spread": ("long vector", 1),
     "abs_cos": ("vector drags the task along", 1),
 }
 PUBLISHED_EXPLANATIONS = ("label correlation", "poor vector")
@@ -334,24 +334,20 @@ def combined_verdict(regression: Verdict, experiment: Verdict) -> Verdict:
     inconclusive. The outcome is that of the published explanations: not supported if either is, supported if both are.
     """
     tried = experiment.table.groupby("explanation", sort=False)["outcome"].agg(_worst)
-    table = regression.table.rename(columns={"outcome": "by regression"}).assign(published=False)
-    table["by experiment"] = table["explanation"].map(tried).fillna("not asked")
-    found = [
-        {a, b} & {"supported", "not supported"}
-        for a, b in zip(table["by regression"], table["by experiment"], strict=True)
-    ]
-    table["outcome"] = [next(iter(f)) if len(f) == 1 else "inconclusive" for f in found]
+    table = regression.table[["explanation"]].copy()
     table["published"] = table["explanation"].isin(PUBLISHED_EXPLANATIONS)
-    said = [
-        f"{r.explanation} is {r.outcome}" + ("" if r.published else " (not a published one)")
-        for r in table.itertuples()
-    ]
-    outcome = _worst(table.loc[table["published"], "outcome"])
+    table["by regression"] = regression.table["outcome"]
+    table["by experiment"] = table["explanation"].map(tried).fillna("not asked")
+    evidence = table[["by regression", "by experiment"]].to_numpy()
+    sure = [set(pair) & {"supported", "not supported"} for pair in evidence]
+    table["outcome"] = [found.pop() if len(found) == 1 else "inconclusive" for found in sure]
+    said = [f"{r.explanation} is {r.outcome}" for r in table[table["published"]].itertuples()]
+    ours = [f"{r.explanation} is {r.outcome}" for r in table[~table["published"]].itertuples()]
     text = (
-        f"Why some pairs can hardly be certified: {'; '.join(said)}. What regression or experiment finds holds unless "
-        f"the other finds the opposite. {regression.text} {experiment.text}"
+        f"Why some pairs can hardly be certified, by the published explanations: {'; '.join(said)}. By ours: "
+        f"{'; '.join(ours)}. What regression or experiment finds holds unless the other finds the opposite."
     )
-    return Verdict(outcome, text, table)
+    return Verdict(_worst(table.loc[table["published"], "outcome"]), text, table)
 
 
 def _worst(found: Iterable[str]) -> str:

@@ -49,7 +49,7 @@ def verdict_of(effects, **options):
 def test_only_the_planted_explanation_is_supported():
     assert verdict_of({"abs_phi": 1.0})[0]["label correlation"] == "supported"
     found, verdict = verdict_of({"norm_to_spread": 1.0, "log_positives": -1.0}, n=300)
-    assert found["poor vector"] == "supported"
+    assert found["poor vector"] == found["long vector"] == "supported"
     assert found["label correlation"] == "not supported"
     assert verdict.outcome == "not supported"
     assert "300 pairs of LASSI" in verdict.text and "R2 0.9" in verdict.text
@@ -166,7 +166,8 @@ def test_evidence_is_combined_and_a_contradiction_decides_nothing():
     assert found.table["outcome"].tolist() == ["inconclusive", "not supported", "supported"]
     assert found.table["by experiment"].tolist() == ["not supported", "not supported", "not asked"]
     assert found.outcome == "not supported"
-    assert "vector drags the task along is supported (not a published one)" in found.headline
+    assert "label correlation is inconclusive; poor vector is not supported" in found.headline
+    assert "By ours: vector drags the task along is supported" in found.text
 
 
 # ---- a small study ------------------------------------------------------------------------------------
