@@ -86,7 +86,6 @@ _WHERE = {
     "certificate_grid": "study.sensitivity",
     "beside_supplement": "study.sensitivity",
     "readable_grid": "study.sensitivity",
-    "differences": "study.sensitivity",
     "sampling_text": "study.sensitivity",
     "knowledge_along": "study.sensitivity",
     "lambda_steps": "study.sensitivity",
