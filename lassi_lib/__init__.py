@@ -135,6 +135,12 @@ _WHERE = {
     "beside_table_19": "study.ground_truth",
     "true_distances": "study.ground_truth",
     "ground_truth_verdict": "study.ground_truth",
+    "dialled": "study.causes",
+    "swapped": "study.causes",
+    "dialled_law": "study.causes",
+    "phi_effects": "study.causes",
+    "kind_effects": "study.causes",
+    "causes_verdict": "study.causes",
     # display
     "use_style": "display.style",
     "save_figure": "display.style",
@@ -159,6 +165,8 @@ _WHERE = {
     "majority_figure": "display.audit",
     "association_dumbbells": "display.audit",
     "association_heatmap": "display.audit",
+    "phi_lines": "display.causes",
+    "kind_dots": "display.causes",
 }
 
 __all__ = sorted(_WHERE)
