@@ -32,6 +32,7 @@ HEADINGS = {
 # columns that are no percentages: one decimal would say too little
 FORMATS = {
     "phi": ".3f",
+    "factor": ".2f",
     "ratio": ".2f",
     "bits/dim": ".2f",
     "norm / spread": ".2f",
