@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PROFILE ?= demo
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
 
 .PHONY: study test lint clean
 
 study: $(VENV)/ready
-	$(BIN)/python run_all.py --profile $(PROFILE)
+	$(BIN)/python run_all.py --profile $(PROFILE) --workers $(WORKERS)
 
 test: $(VENV)/ready
 	$(BIN)/python -m ruff check .

@@ -39,7 +39,8 @@ def metadata() -> dict:
 
 def test_requirements_pin_every_dependency_of_the_package_within_its_range():
     project = metadata()
-    declared = [Requirement(r) for r in project["dependencies"] + project["optional-dependencies"]["test"]]
+    extras = project["optional-dependencies"]
+    declared = [Requirement(r) for r in project["dependencies"] + extras["test"] + extras["cluster"]]
     pinned = pins()
     assert {r.name.lower() for r in declared} == set(pinned)
     for requirement in declared:

@@ -13,6 +13,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -70,6 +71,16 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--only", default="", metavar="NB", help="run one notebook, by number or name")
     p.add_argument("--output", default="", metavar="DIR", help="where results go (default: results/PROFILE)")
     p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: auto")
+    p.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes of a local Dask cluster (default: 1, without)",
+    )
+    p.add_argument(
+        "--scheduler", default="", metavar="ADDRESS", help="a running Dask cluster: tcp://host:port"
+    )
     p.add_argument("--list", action="store_true", help="print profiles, notebooks and expected minutes")
     return p
 
@@ -85,6 +96,8 @@ def print_list() -> None:
 
 def run_profile(args: argparse.Namespace) -> int:
     """Check, compute, execute and render one profile; return the exit code."""
+    if args.workers < 1:
+        raise StudyError(f"--workers {args.workers}: at least 1 is needed")
     pipeline = load_pipeline(args.profile)
     names = _chosen(notebooks_of(args.profile), args.only)
     params = {name: load_notebook_params(args.profile, name) for name in names}
@@ -95,11 +108,11 @@ def run_profile(args: argparse.Namespace) -> int:
     os.environ["LASSI_DATA_ROOT"] = str(Path(args.data_root).resolve()) if args.data_root else ""
 
     started = datetime.now(UTC)
-    computed = compute_experiments(args.profile, params, args.device)
+    computed = compute_experiments(args.profile, params, args.device, args.workers, args.scheduler)
 
     draft = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
-        runs = _execute(names, params, args.device, output, draft)
+        runs = _execute(names, params, args, output, draft)
         info = _run_info(args.profile, params, computed, started, runs, output)
         _render(names, info, draft)
         _replace(output, draft)
@@ -112,33 +125,31 @@ def run_profile(args: argparse.Namespace) -> int:
     return 0 if all(info["notebooks"][n]["status"] == "ok" for n in names) else 1
 
 
-def compute_experiments(profile: str, params: dict[str, dict], device: str) -> tuple[dict, dict]:
+def compute_experiments(
+    profile: str, params: dict[str, dict], device: str, workers: int = 1, scheduler: str = ""
+) -> tuple[dict, dict]:
     """Compute into the cache whatever the notebooks will ask for.
 
     Returns the facts of the run and the recorded seconds of every kind of stage.
     """
-    from lassi_lib.study.experiment import experiments_of, questions_of
+    from lassi_lib.study.engine import work_through
+    from lassi_lib.study.experiment import experiments_of
+    from lassi_lib.study.plan import steps_of_notebooks
     from lassi_lib.study.study import Study
 
     pipeline = load_pipeline(profile)
     wanted = dict.fromkeys(e for p in params.values() for e in experiments_of(pipeline, p))
-    asked = [(questions_of(p), experiments_of(pipeline, p)) for p in params.values()]
     study = Study(profile, device=device)
     known = study.dataset("test")  # the cheapest thing that can be missing comes first
-    named = {"pipeline": [a for key in pipeline.exceptions for a in key.replace("/", "+").split("+")]}
     for notebook, p in params.items():
-        asked_for = [a for e in experiments_of(pipeline, p) for a in e.attributes]
-        named[notebook] = [*p.get("attributes", []), *asked_for]
-    for file, attributes in named.items():
-        for attribute in dict.fromkeys(attributes):
+        named = [a for e in experiments_of(pipeline, p) for a in e.attributes]
+        for attribute in dict.fromkeys([*p.get("attributes", []), *named]):
             try:
                 known.column(attribute)
             except StudyError as error:
-                raise StudyError(f"params/{profile}/{file}.yaml: {error}") from None
+                raise StudyError(f"params/{profile}/{notebook}.yaml: {error}") from None
     study.glow()
-    for questions, experiments in asked:
-        for question in questions if experiments else []:
-            study.run(experiments, question)
+    work_through(study, steps_of_notebooks(study, params), workers=workers, scheduler=scheduler)
     return study.facts(), study.seconds(wanted)
 
 
@@ -192,33 +203,48 @@ def _minutes(pipeline: Pipeline, name: str) -> str:
     return f"about {pipeline.minutes[name]:g} min" if name in pipeline.minutes else "minutes not measured"
 
 
-def _execute(names: list[str], params: dict, device: str, output: Path, draft: Path) -> dict[str, Any]:
-    """Execute notebooks into a draft of the results folder, which starts as a copy of the old one."""
-    from lassi_lib.study.notebooks import artefacts_of, execute
+def _execute(
+    names: list[str], params: dict, args: argparse.Namespace, output: Path, draft: Path
+) -> dict[str, Any]:
+    """Execute notebooks into a draft of the results folder, which starts as a copy of the old one.
+
+    Each has a process of its own, as many at once as there are workers (on CUDA one: they share the GPU).
+    """
+    from lassi_lib.numerics import pick_device
+    from lassi_lib.study.notebooks import artefacts_of, execute, kill_tree
 
     if output.exists():
         shutil.copytree(output, draft)
     else:
         draft.mkdir(parents=True)
+
+    def run(name: str) -> Any:
+        source = NOTEBOOKS / f"{name}.ipynb"
+        for stale in (*artefacts_of(source), f"{name}.html", f"verdicts/{name}.json"):
+            (draft / stale).unlink(missing_ok=True)
+        print(f"running notebook {name}", flush=True)
+        return execute(
+            source,
+            draft / f"{name}.ipynb",
+            params[name] | {"interactive": False, "device": args.device},
+            timeout=NOTEBOOK_TIMEOUT,
+            log_path=ROOT / ".cache" / "logs" / f"{name}.log",
+            cwd=NOTEBOOKS,
+        )
+
     os.environ["LASSI_OUTPUT"] = str(draft)
-    runs = {}
     try:
-        for name in names:
-            source = NOTEBOOKS / f"{name}.ipynb"
-            for stale in (*artefacts_of(source), f"{name}.html", f"verdicts/{name}.json"):
-                (draft / stale).unlink(missing_ok=True)
-            print(f"running notebook {name}", flush=True)
-            runs[name] = execute(
-                source,
-                draft / f"{name}.ipynb",
-                params[name] | {"interactive": False, "device": device},
-                timeout=NOTEBOOK_TIMEOUT,
-                log_path=ROOT / ".cache" / "logs" / f"{name}.log",
-                cwd=NOTEBOOKS,
-            )
+        if args.workers == 1 or pick_device(args.device).type == "cuda":
+            return {name: run(name) for name in names}
+        with ThreadPoolExecutor(args.workers) as pool:
+            try:
+                return dict(zip(names, pool.map(run, names), strict=True))
+            except BaseException:  # Ctrl-C reaches this thread alone: the others wait for their notebooks
+                pool.shutdown(wait=False, cancel_futures=True)
+                kill_tree(os.getpid(), itself=False)
+                raise
     finally:
         del os.environ["LASSI_OUTPUT"]
-    return runs
 
 
 def _run_info(

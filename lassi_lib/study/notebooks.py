@@ -219,10 +219,10 @@ def _run(
             code = process.wait(timeout)
             trouble = f"its process ended with exit code {code}" if code else ""
         except subprocess.TimeoutExpired:
-            _kill_tree(process.pid)
+            kill_tree(process.pid)
             trouble = f"stopped: not finished after {timeout:g} s"
         except BaseException:  # Ctrl-C: leave no kernel behind
-            _kill_tree(process.pid)
+            kill_tree(process.pid)
             raise
     with suppress(OSError):
         trouble = (job / "trouble.txt").read_text()
@@ -232,7 +232,7 @@ def _run(
         return trouble, nbformat.read(source, as_version=4)
 
 
-def _kill_tree(pid: int, *, itself: bool = True) -> None:
+def kill_tree(pid: int, *, itself: bool = True) -> None:
     """Kill a process with its descendants: a kernel is not in its parent's process group."""
     import psutil
 
@@ -338,7 +338,7 @@ def _main(job: Path) -> int:
     def watch(parent: int = os.getppid()) -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
-        _kill_tree(os.getpid(), itself=False)  # the study was killed: its kernel must not go on
+        kill_tree(os.getpid(), itself=False)  # the study was killed: its kernel must not go on
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import asdict, fields, replace
 from importlib import import_module
 from pathlib import Path
@@ -81,6 +82,14 @@ class Study:
         self.workers = workers or os.cpu_count() or 1
         self._memo: dict[Any, Any] = {}
         _certification_spec(self.pipeline, 1.0).validate()
+
+    def of(self, pipeline: Pipeline) -> Study:
+        """Return a study of another pipeline with this one's data folder, device, cache and workers."""
+        other = copy(self)
+        other.pipeline = pipeline
+        if (pipeline.data, pipeline.glow) != (self.pipeline.data, self.pipeline.glow):
+            other._memo = {}  # what is remembered without a stage's key is data and flow
+        return other
 
     # ---- data and flow -------------------------------------------------------------------------
 

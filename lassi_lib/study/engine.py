@@ -1,0 +1,163 @@
+"""Work through a plan: in this process, or as a graph of tasks on a Dask cluster.
+
+Either way a step's result depends on its own stage alone (threads per training stage are fixed in
+params, certificates draw from streams named by test point), so the number of workers never changes a
+result. All workers share one stage cache: on a cluster, a folder that every machine sees.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lassi_lib.errors import StudyError
+from lassi_lib.progress import progress
+from lassi_lib.study.params import Pipeline
+from lassi_lib.study.plan import Step, compute, missing
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from lassi_lib.study.study import Study
+
+_CLOSING = 3.0  # seconds that workers get to stop; the rest of Ctrl-C's five is for us
+_ANSWER = "10s"  # how long a scheduler may take to answer
+
+
+@dataclass(frozen=True)
+class Where:
+    """What a worker needs beside a step: data, cache and device."""
+
+    data_root: str
+    cache: str
+    device: str
+
+
+def work_through(study: Study, steps: Iterable[Step], *, workers: int = 1, scheduler: str = "") -> int:
+    """Compute all steps that are not kept yet; return how many there were.
+
+    Parameters
+    ----------
+    study : Study
+        Its cache, data folder and device are used for all steps.
+    steps : iterable of Step
+        Parents before children (see `plan.steps_of`).
+    workers : int
+        More than 1 starts a local Dask cluster of as many processes (one per GPU on CUDA).
+    scheduler : str
+        A running Dask cluster to use instead: tcp://host:port, or its scheduler file (.json).
+
+    Raises
+    ------
+    StudyError
+        If Dask is not installed, or nothing answers at the scheduler's address.
+    """
+    todo = missing(study, steps)
+    if not todo:
+        return 0
+    if workers == 1 and not scheduler:
+        studies = {_key(study.pipeline): study}
+        for step in progress(todo, label="stages", unit="stage"):
+            compute(studies.setdefault(_key(step.pipeline), study.of(step.pipeline)), step)
+        return len(todo)
+    where = Where(str(study.data_root or ""), str(study.cache.root.resolve()), str(study.device))
+    client = connect(scheduler) if scheduler else start(workers, where.device)
+    try:
+        submit(client, todo, where)
+    finally:
+        client.close(timeout=_CLOSING)
+        if client.cluster is not None:
+            client.cluster.close(timeout=_CLOSING)
+    return len(todo)
+
+
+def submit(client: Client, steps: list[Step], where: Where) -> None:
+    """Run steps on a cluster, each after its parents; the first error is raised here."""
+    from distributed import as_completed
+
+    futures: dict[str, object] = {}
+    for rank, step in enumerate(steps):
+        parents = [futures[key] for key in step.stage.parents if key in futures]
+        futures[step.stage.key] = client.submit(
+            run_step, step, where, parents, key=f"{step.verb}-{step.stage.key}", priority=-rank
+        )
+    with progress(total=len(steps), label="stages", unit="stage") as bar:
+        for future in as_completed(list(futures.values())):
+            future.result()  # raises what went wrong there
+            bar.update()
+
+
+def run_step(step: Step, where: Where, parents: list[str]) -> str:
+    """Compute one step in a worker's process; return its stage's key."""
+    study = _study(where, step.pipeline)
+    if not study.cache.has(step.stage):
+        compute(study, step)
+    return step.stage.key
+
+
+def start(workers: int, device: str) -> Client:
+    """Start a local cluster of processes with one thread each; on CUDA one per GPU."""
+    from distributed import Client, Nanny, Scheduler, SpecCluster
+
+    _need_dask()
+    quiet = {"LASSI_QUIET": "1", "OMP_NUM_THREADS": "1"}
+    options = {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.ERROR}
+    if device.startswith("cuda"):
+        import torch
+
+        workers = min(workers, torch.cuda.device_count())
+    specs = {}
+    for i in range(workers):
+        own = {"CUDA_VISIBLE_DEVICES": str(i)} if device.startswith("cuda") else {}
+        specs[i] = {"cls": Nanny, "options": options | {"env": quiet | own}}
+    scheduler = {
+        "cls": Scheduler,
+        "options": {"dashboard_address": "127.0.0.1:0", "port": 0, "host": "127.0.0.1"},
+    }
+    return Client(SpecCluster(specs, scheduler=scheduler, silence_logs=logging.ERROR))
+
+
+def connect(address: str) -> Client:
+    """Connect to a running cluster, or say in one line why not."""
+    _need_dask()
+    from distributed import Client
+
+    try:
+        given = {"scheduler_file": address} if address.endswith(".json") else {"address": address}
+        return Client(**given, timeout=_ANSWER)
+    except (OSError, ValueError, TimeoutError) as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise StudyError(f"--scheduler {address}: no Dask scheduler answers there ({line})") from None
+
+
+def _need_dask() -> None:
+    try:
+        import distributed  # noqa: F401
+    except ImportError:
+        raise StudyError("--workers and --scheduler need Dask: pip install distributed") from None
+
+
+_STUDIES: dict[tuple, Study] = {}
+
+
+def _study(where: Where, pipeline: Pipeline) -> Study:
+    """Return this process's study of a pipeline; the last few are kept, with their latents in memory."""
+    from lassi_lib.study.study import Study
+
+    os.environ.setdefault("LASSI_QUIET", "1")
+    key = (where, _key(pipeline))
+    if key not in _STUDIES:
+        while len(_STUDIES) > 3:
+            _STUDIES.pop(next(iter(_STUDIES)))
+        _STUDIES[key] = Study(
+            pipeline, data_root=where.data_root, device=where.device, cache=Path(where.cache), workers=1
+        )
+    return _STUDIES[key]
+
+
+def _key(pipeline: Pipeline) -> str:
+    return repr(pipeline)

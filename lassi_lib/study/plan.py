@@ -1,0 +1,95 @@
+"""The plan of a run: every stage that is needed, once, in an order in which it can be computed.
+
+A `Step` is one stage with the way to compute it. The union of what all notebooks ask for is planned
+before anything starts, so `--dry-run` can show it, and one process or a cluster can work through it
+(`engine`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from lassi_lib.certification.modes import MODES
+from lassi_lib.similarity.kinds import find_kind
+from lassi_lib.study import vectors
+from lassi_lib.study.cache import Stage
+from lassi_lib.study.experiment import Experiment, Question, experiments_of, questions_of
+from lassi_lib.study.params import Pipeline
+
+if TYPE_CHECKING:
+    from lassi_lib.study.study import Study
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage to compute: `verb` and `args` say how, `pipeline` for which profile."""
+
+    stage: Stage
+    verb: str
+    args: tuple[Any, ...]
+    pipeline: Pipeline
+
+    def __str__(self) -> str:
+        shown = [a.label if isinstance(a, Experiment) else a for a in self.args]
+        shown = [a.mode if isinstance(a, Question) else a for a in shown]
+        return " ".join([self.verb, *(str(a) for a in shown if a != "")])
+
+
+def steps_of_notebooks(study: Study, params: dict[str, dict[str, Any]]) -> list[Step]:
+    """Return the steps that the parameters of all notebooks ask for."""
+    wanted = [
+        pair
+        for given in params.values()
+        for pair in product(experiments_of(study.pipeline, given), questions_of(given))
+    ]
+    return steps_of(study, dict.fromkeys((e, q) for e, q in wanted if len(e.sensitive) <= MODES[q.mode]))
+
+
+def steps_of(study: Study, wanted: Iterable[tuple[Experiment, Question]]) -> list[Step]:
+    """Return the stages behind certificates, parents before children, each once."""
+    found: dict[str, Step] = {}
+
+    def add(stage: Stage, verb: str, *args: Any) -> None:
+        found.setdefault(stage.key, Step(stage, verb, args, study.pipeline))
+
+    if not study.pipeline.glow.checkpoint:
+        add(study._glow_stage(), "glow")
+    for split in dict.fromkeys(("train", study.training_split, "valid", "test")):
+        add(study._latents_stage(split), "latents", split)
+    for e, question in wanted:
+        kind = find_kind(e.vector_type)
+        if {"boundary", "task_boundary"} & set(kind.needs):
+            add(vectors.boundaries_stage(study), "boundaries")
+        if "predict" in kind.needs:
+            base = (study.pipeline.discovery_classifier, e.task, vectors.BOUNDARY_SEED)
+            add(vectors.base_classifier_stage(study, *base), "base", *base)
+        for attribute in e.sensitive:
+            named = (attribute, e.vector_type, e.task)
+            add(vectors.vector_stage(study, *named), "vector", *named)
+        add(study._encoder_stage(e), "encoder", e)
+        add(study._classifier_stage(e), "classifier", e)
+        add(study._certificates_stage(e, question), "certificates", e, question)
+    return list(found.values())
+
+
+def missing(study: Study, steps: Iterable[Step]) -> list[Step]:
+    """Return the steps whose stage is not kept yet; a damaged one counts as missing (with a warning)."""
+    return [step for step in steps if not study.cache.has(step.stage)]
+
+
+def compute(study: Study, step: Step) -> None:
+    """Compute one step's stage into the cache of a study of the step's pipeline."""
+    verbs = {
+        "glow": study.glow,
+        "latents": study.latents,
+        "boundaries": lambda: vectors.boundaries(study),
+        "base": lambda *args: vectors.base_classifier(study, *args),
+        "vector": study.vector,
+        "encoder": study.representation,
+        "classifier": study.classifier,
+        "certificates": study.certificates,
+    }
+    verbs[step.verb](*step.args)

@@ -1,0 +1,94 @@
+"""One process, a local cluster or a running one: the same stages, byte for byte."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from lassi_lib.errors import StudyError
+from lassi_lib.study import engine
+from lassi_lib.study.engine import work_through
+from lassi_lib.study.experiment import Experiment, Question
+from lassi_lib.study.params import load_pipeline
+from lassi_lib.study.plan import steps_of
+from lassi_lib.study.study import Study
+
+WANTED = [
+    (
+        Experiment("synthfaces", "Smiling", ("Young",), "mean_difference", method, 0),
+        Question("exact_decision"),
+    )
+    for method in ("Naive", "LASSI")
+]
+
+
+def study_in(folder, **changes):
+    pipeline = load_pipeline("smoke")
+    data = replace(pipeline.data, n_train=200, n_valid=40, n_test=6)
+    return Study(replace(pipeline, data=data, **changes), device="cpu", cache=folder, workers=1)
+
+
+def results(folder):
+    """Return what every stage holds, without the record of its seconds."""
+    return {
+        p.relative_to(folder): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name != "stage.json"
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    study = study_in(folder)
+    assert work_through(study, steps_of(study, WANTED)) == 10
+    return results(folder)
+
+
+def test_two_workers_compute_what_one_process_computes(alone, tmp_path):
+    study = study_in(tmp_path)
+    assert work_through(study, steps_of(study, WANTED), workers=2) == 10
+    assert results(tmp_path) == alone
+    assert work_through(study, steps_of(study, WANTED), workers=2) == 0
+
+
+def test_a_cluster_started_by_hand_computes_the_same(alone, tmp_path):
+    address_file, cache = tmp_path / "scheduler.json", tmp_path / "cache"
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    common = ["--scheduler-file", str(address_file)]
+    processes = [
+        subprocess.Popen([*dask, *common, "--host", "127.0.0.1", "--port", "0", "--no-dashboard"], **quiet)
+    ]
+    try:
+        for _ in range(2):
+            options = ["--nthreads", "1", "--no-dashboard", "--local-directory", str(tmp_path)]
+            processes.append(subprocess.Popen([*worker, *common, *options], **quiet))
+        study = study_in(cache)
+        work_through(study, steps_of(study, WANTED), scheduler=str(address_file))
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in processes:
+            process.wait(20)
+    assert results(cache) == alone
+
+
+def test_a_steps_error_is_raised_in_one_line(tmp_path):
+    study = study_in(tmp_path)
+    steps = steps_of(study, WANTED)
+    broken = [replace(s, args=(s.args[0], "no_such_kind", "")) if s.verb == "vector" else s for s in steps]
+    with pytest.raises(StudyError, match="no_such_kind"):
+        work_through(study, broken, workers=2)
+
+
+def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "_ANSWER", "1s")
+    study = study_in(tmp_path)
+    for address in ("tcp://127.0.0.1:9", "nonsense://x"):
+        with pytest.raises(StudyError, match="no Dask scheduler answers") as error:
+            work_through(study, steps_of(study, WANTED), scheduler=address)
+        assert address in str(error.value)
+        assert "\n" not in str(error.value)

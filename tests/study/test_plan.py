@@ -1,0 +1,58 @@
+"""The plan names every stage once, parents first; nothing is planned that is kept."""
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from lassi_lib.study.experiment import Experiment, Question
+from lassi_lib.study.params import load_notebook_params, load_pipeline
+from lassi_lib.study.plan import compute, missing, steps_of, steps_of_notebooks
+from lassi_lib.study.study import Study
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    pipeline = load_pipeline("smoke")
+    data = replace(pipeline.data, n_train=200, n_valid=40, n_test=6)
+    return Study(
+        replace(pipeline, data=data), device="cpu", cache=tmp_path_factory.mktemp("cache"), workers=1
+    )
+
+
+def experiment(method, kind="mean_difference", sensitive=("Young",), seed=0):
+    return Experiment("synthfaces", "Smiling", sensitive, kind, method, seed)
+
+
+def test_parents_come_before_children_and_no_stage_twice(study):
+    kinds = ("mean_difference", "perpendicular", "ramaswamy")
+    wanted = [(experiment(m, k), Question()) for m, k in product(("Naive", "LASSI"), kinds)]
+    wanted += [(experiment("LASSI", "discovered", ("biased_attr_0",)), Question("exact_decision"))]
+    steps = steps_of(study, [*wanted, *wanted])
+    keys = [step.stage.key for step in steps]
+    assert len(set(keys)) == len(keys)
+    for i, step in enumerate(steps):
+        assert not set(step.stage.parents) & set(keys[i + 1 :])
+    count = {verb: [step.verb for step in steps].count(verb) for verb in {step.verb for step in steps}}
+    # one naive encoder serves all vectors; the shipped flow is no step
+    assert count == {
+        "latents": 3, "boundaries": 1, "base": 1, "vector": 4, "encoder": 5, "classifier": 5, "certificates": 7,
+    }  # fmt: skip
+
+
+def test_every_step_computes_the_stage_it_names_and_needs_no_other(study):
+    wanted = [(experiment("LASSI", "perpendicular"), Question("exact_decision"))]
+    steps = steps_of(study, wanted)
+    assert missing(study, steps) == steps
+    for i, step in enumerate(steps):
+        compute(study, step)
+        assert missing(study, steps) == steps[i + 1 :], step
+    assert str(steps[-1]) == "certificates Smiling/Young LASSI seed 0 exact_decision"
+
+
+def test_the_notebooks_of_a_profile_share_their_steps(study):
+    names = ("01_claim1_certified_fairness", "07_exact_certificates")
+    params = {name: load_notebook_params("smoke", name) for name in names}
+    both, one = steps_of_notebooks(study, params), steps_of_notebooks(study, {names[0]: params[names[0]]})
+    assert {s.stage.key for s in one} <= {s.stage.key for s in both}
+    assert [s.verb for s in one].count("encoder") == [s.verb for s in both].count("encoder")
