@@ -399,7 +399,7 @@ class Study:
                 del params[name]  # younger than kept certificates: they stay valid
         if question.mode != "monte_carlo":
             params["mode"] = question.mode
-        if question.epsilon is not None:
+        if question.epsilon not in (None, self.pipeline.certification.epsilon):
             params["asked_epsilon"] = question.epsilon
         if question.control:
             params["control"] = True
