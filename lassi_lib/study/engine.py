@@ -104,7 +104,7 @@ def start(workers: int, device: str) -> Client:
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
     _need_dask()
-    quiet = {"LASSI_QUIET": "1", "OMP_NUM_THREADS": "1"}
+    quiet = {"LASSI_QUIET": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     options = {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.ERROR}
     if device.startswith("cuda"):
         import torch
