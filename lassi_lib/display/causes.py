@@ -73,7 +73,7 @@ def _draw(axes, table: pd.DataFrame, column: str, by: str, place: dict, line: st
         else:
             axes.errorbar(value, at, xerr=ends, **look)
     low, high = table[column].min() / 2, table[column].max() * 2  # longer intervals are cut
-    limits = {"scale": "log", "lim": (min(low, 50), max(high, 200))} if ratio else {"lim": (-3, 103)}
+    limits = {"scale": "log", "lim": (np.fmin(low, 50), np.fmax(high, 200))} if ratio else {"lim": (-3, 103)}
     axes.set(**{("y" if across else "x") + name: value for name, value in limits.items()})
     if ratio:
         (axes.axhspan if across else axes.axvspan)(limits["lim"][0], 100, color="#eef3f8", lw=0, zorder=0)
