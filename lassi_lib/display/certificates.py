@@ -31,6 +31,13 @@ def accuracy_bars(summary: pd.DataFrame, published: Mapping[str, str] | None = N
     return _rate_bars(summary, "accuracy", "accuracy (% of test points)", published)
 
 
+def constant_bars(table: pd.DataFrame, published: Mapping[str, str] | None = None) -> StudyFigure:
+    """Show the share of constant decisions (`constant` with ``_low``, ``_high``) as `fairness_bars` does."""
+    return _rate_bars(
+        table, "constant", "decision constant (% of points)", published or {"eccv": "ECCV 2022"}
+    )
+
+
 def _rate_bars(
     summary: pd.DataFrame, value: str, label: str, published: Mapping[str, str] | None
 ) -> StudyFigure:

@@ -9,6 +9,7 @@ from matplotlib.colors import to_hex
 
 from lassi_lib.display.certificates import (
     accuracy_bars,
+    constant_bars,
     fairness_bars,
     history_curve,
     norm_bars,
@@ -133,3 +134,13 @@ def test_curve_and_norms_show_their_columns():
     assert [bar.get_width() for bar in axes.patches] == [3.0, 4.0]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["Young", "Pale Skin"]
     assert [t.get_text() for t in axes.texts] == ["3.0 = 0.10 spreads", "4.0 = 0.20 spreads"]
+
+
+def test_shares_of_constant_decisions_have_their_published_marks():
+    table = pd.DataFrame(
+        {"task": ["Smiling"], "sensitive": ["Young"], "method": ["ResNet18"], "eccv": [90.1]}
+    )
+    table = table.assign(constant=80.0, constant_low=70.0, constant_high=88.0)
+    (axes,) = constant_bars(table).axes
+    assert axes.get_xlabel() == "decision constant (% of points)"
+    assert [line.get_xdata().tolist() for line in axes.lines if line.get_marker() == "D"] == [[90.1]]

@@ -1,0 +1,222 @@
+"""Classifiers without any fairness, and how often a decision changes at similar points.
+
+ECCV 2022, supplement, Tables 5 to 7, 13 and 15. A grid or a pair of end points can refute fairness and
+never show it: every share of constant decisions is an upper bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lassi_lib.certification.modes import ABSTAINED
+from lassi_lib.study import vectors
+from lassi_lib.study.annotations import Annotations
+from lassi_lib.study.cache import Stage
+from lassi_lib.study.experiment import Experiment, Question, parse_pair
+from lassi_lib.study.published import published
+from lassi_lib.study.statistics import EXPERIMENT, outcomes, rate_interval, summarise
+from lassi_lib.study.study import Study
+from lassi_lib.study.verdicts import Verdict
+
+KINDS = {"ResNet18": "resnet18", "zG_classifier": "latent"}  # as the supplement calls them
+_FRESH = 1_000_000_007  # numbers of points, so that end points draw noise of their own
+
+
+def base_rows(
+    study: Study, pairs: Iterable[str], methods: Iterable[str], seeds: Iterable[int], splits: Iterable[str]
+) -> pd.DataFrame:
+    """Return the decisions of base classifiers: a row per pair, method, seed, split and point.
+
+    A pair 'Smiling/Young' is examined on the grid of Table 7: status PASSED if the decision is the same at
+    all of its points, REFUTED otherwise. Of a task alone, 'Smiling', the decisions are noted (UNDECIDED).
+    ResNet18 reads the images that the flow makes of the latents, zG_classifier the latents.
+    """
+    parts = []
+    for pair, method, seed, split in product(pairs, methods, seeds, splits):
+        task, sensitive = parse_pair(pair) if "/" in pair else (pair, ())
+        e = Experiment(study.pipeline.data.name, task, sensitive, study.pipeline.vector_type, method, seed)
+        stage = Stage(
+            "base_rows",
+            1,
+            {"split": split, "epsilon": study.pipeline.certification.epsilon},
+            (
+                vectors.base_classifier_stage(study, KINDS[method], task, seed).key,
+                study._latents_stage(split).key,
+                *(v.key for v in study._vector_stages(e)),
+            ),
+        )
+        folder = study.cache.fetch(stage, lambda folder, e=e, split=split: _examine(study, e, split, folder))
+        rows = pd.read_csv(folder / "rows.csv")
+        parts.append(rows.assign(**e.columns(), split=split, label=study.labels(split, task)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _examine(study: Study, e: Experiment, split: str, folder: Path) -> None:
+    from lassi_lib.learning.empirical import empirical_fairness
+
+    C, z = vectors.base_classifier(study, KINDS[e.method], e.task, e.seed), study.latents(split)
+
+    def predict(z):
+        return C.predict(study.glow().decode(z.to(study.device)) if C.kind == "resnet18" else z)
+
+    if e.sensitive:
+        similarity = study.similarity(e.sensitive, e.vector_type, e.task)
+        found = empirical_fairness(predict, similarity, z, sets=("grid",), label=e.label)
+        prediction, status = found.prediction, np.where(found.constant["grid"], "PASSED", "REFUTED")
+    else:
+        prediction, status = np.concatenate([predict(part) for part in z.split(512)]), "UNDECIDED"
+    rows = pd.DataFrame({"index": np.arange(len(z)), "prediction": prediction, "status": status})
+    rows.to_csv(folder / "rows.csv", index=False)
+
+
+def endpoint_rows(study: Study, experiments: Iterable[Experiment]) -> pd.DataFrame:
+    """Return three answers for the same points, a row per point and `answer`.
+
+    ``certified``: the certificate. ``end points, smoothed``: the whole smoothed pipeline run again at
+    z +- epsilon a_k, with fresh noise; fair if nothing abstains and every prediction is the one at z (Table 13).
+    ``end points, plain``: the same of the unsmoothed argmax C(R(.)) (mode ``empirical``), another model with
+    the same weights. `mismatch` marks certified points whose smoothed prediction changes.
+    """
+    parts = []
+    for e in experiments:
+        certified, plain = study.certificates(e), study.certificates(e, Question("empirical"))
+        stage = Stage("endpoints", 1, {}, (study._certificates_stage(e).key,))
+        folder = study.cache.fetch(
+            stage, lambda folder, e=e, rows=certified: _at_endpoints(study, e, rows, folder)
+        )
+        there = pd.read_csv(folder / "predictions.csv").to_numpy()
+        same = (there == certified["prediction"].to_numpy()[:, None]).all(1)
+        fair = np.where(same, "PASSED", "REFUTED")
+        smoothed = certified.assign(
+            status=certified["status"].where(certified["status"].isin(ABSTAINED), fair),
+            mismatch=(certified["status"] == "CERTIFIED") & ~same,
+        )
+        plain = plain.assign(status=np.where(plain["fair_endpoints"], "PASSED", "REFUTED"))
+        answers = {"certified": certified, "end points, smoothed": smoothed, "end points, plain": plain}
+        parts += [rows.assign(answer=name) for name, rows in answers.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _at_endpoints(study: Study, e: Experiment, rows: pd.DataFrame, folder: Path) -> None:
+    from lassi_lib.certification.certify import certify
+
+    similarity, spec = study._asked(e, Question())
+    number, z = rows["index"].to_numpy(), study.latents("test")[rows["index"].tolist()]
+    predictions = {}
+    for k, t in enumerate(similarity.endpoints(), 1):
+        there = certify(
+            study.representation(e), study.classifier(e), similarity, similarity.points(z, t[None]), rows["label"],
+            spec, seed=e.seed, indices=number + k * _FRESH, workers=study.workers, device=study.device,
+            label=f"end point {k} {e.label}",
+        )  # fmt: skip
+        predictions[f"end point {k}"] = there["prediction"]
+    pd.DataFrame(predictions).to_csv(folder / "predictions.csv", index=False)
+
+
+def fairness_table(rows: pd.DataFrame, table: str, by: Iterable[str], confidence: float) -> pd.DataFrame:
+    """Return shares of constant decisions per experiment and `by`, and those of a published `table` beside."""
+    by = list(by)
+    rows = rows.reindex(columns=dict.fromkeys([*rows.columns, "d_cs", "d_rs"]))
+    ours = summarise(rows, (*EXPERIMENT, *by), confidence)
+    names = {f"certified_fairness{end}": f"constant{end}" for end in ("", "_low", "_high")}
+    ours = ours[[*EXPERIMENT[1:], *by, "n_seeds", "n_points", *names]].rename(columns=names)
+    keys = ["task", "sensitive", "vector_type", "method", *(c for c in by if c == "split")]
+    theirs = published(table=table)[[*keys, "value"]].rename(columns={"value": "eccv"})
+    ours = ours.merge(theirs, on=keys, how="left").drop(columns="vector_type")
+    if "answer" in ours:  # Table 13 is about one of the answers
+        ours["eccv"] = ours["eccv"].where(ours["answer"] == "end points, smoothed")
+        ours["mismatches"] = ours.merge(
+            rows.groupby(["task", "sensitive", "method", "answer"])["mismatch"].sum().reset_index(), how="left"
+        )["mismatch"].fillna(0).astype(int)  # fmt: skip
+    return ours
+
+
+def accuracy_table(
+    rows: pd.DataFrame, labels: dict[str, Annotations], confidence: float = 0.95
+) -> pd.DataFrame:
+    """Return accuracies of base classifiers beside Supp. Tables 6 and 15, per task, split and method.
+
+    The majority rate is ours, as printed, and recomputed from CelebA's label file where it is at hand:
+    the whole validation split, every 64th test image.
+    """
+    rows = rows.reindex(columns=dict.fromkeys([*rows.columns, "d_cs", "d_rs"]))
+    ours = summarise(rows, ("task", "split", "method"), confidence)
+    ours = ours[["task", "split", "method", "n_seeds", "n_points", "accuracy", "accuracy_low", "accuracy_high", "majority_rate"]]  # fmt: skip
+    theirs = published(table=["Supp. Table 6", "Supp. Table 15"]).drop_duplicates(
+        ["task", "split", "method", "metric"]
+    )
+    right, majority = (theirs[theirs["metric"] == m] for m in ("accuracy", "majority_class"))
+    right = right[["task", "split", "method", "value"]].rename(columns={"value": "eccv_accuracy"})
+    majority = majority[["task", "split", "value"]].rename(columns={"value": "eccv_majority"})
+    table = ours.merge(right, how="left").merge(majority, how="left")
+    of = {"valid": lambda a: a.of_split("valid"), "test": lambda a: a.subset("test", 312)}
+    celeba = labels.get("CelebA")
+    table["majority in label file"] = [
+        100 * max(y := of[s](celeba)[t].mean(), 1 - y)
+        if celeba and s in of and t in celeba.labels
+        else np.nan
+        for t, s in zip(table["task"], table["split"], strict=True)
+    ]
+    return table
+
+
+def attribute_table(study: Study, attributes: Iterable[str], labels: dict[str, Annotations]) -> pd.DataFrame:
+    """Return how common attributes are in training and how long their vectors, beside Supp. Table 5 (percent).
+
+    `label file`: CelebA's training split, where its file is at hand; `all of CelebA`: the shipped rates.
+    """
+    from lassi_lib.data.label_law import celeba_label_law
+
+    facts, law = published(table="Supp. Table 5"), celeba_label_law()
+    shipped, rows = dict(zip(law.names, law.rates, strict=True)), []
+    for a in attributes:
+        printed = facts[facts["sensitive"] == a].set_index("metric")["value"]
+        train = labels["CelebA"].of_split("train") if "CelebA" in labels else pd.DataFrame()
+        rows.append(
+            {
+                "attribute": a,
+                "positives, ECCV 2022": printed.get("pos_rate", np.nan),
+                "label file": 100 * train[a].mean() if a in train else np.nan,
+                "all of CelebA": 100 * shipped.get(a, np.nan),
+                "positives here": 100 * study.labels("train", a).mean(),
+                "length, ECCV 2022": printed.get("vector_norm", np.nan),
+                "length here": float(study.vector(a).double().norm()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def change_verdict(rows: pd.DataFrame, min_changed: float, confidence: float = 0.95) -> Verdict:
+    """Judge "an ordinary classifier changes its decision for at least `min_changed` percent of faces".
+
+    A pair and method is supported when the lower bound of that share is at least `min_changed`, not
+    supported when the upper bound is smaller, else inconclusive; bounds one-sided at `confidence`, divided
+    over the rows (Bonferroni), over seeds and points. `outcome_these_models` leaves seeds out.
+    """
+    parts = dict(list(rows.groupby(["task", "sensitive", "method"], sort=False)))
+    level, table = 1 - 2 * (1 - confidence) / len(parts), []
+    for key, part in parts.items():
+        row = dict(zip(("task", "sensitive", "method"), key, strict=True))
+        y = 1 - outcomes(part, "certified")
+        for name, seeds in (("outcome_these_models", "fixed"), ("outcome", "random")):
+            low, high = (100 * x for x in rate_interval(y, level, seeds))
+            row |= {"changed": 100 * y.mean(), "changed_low": low, "changed_high": high}
+            decided = "supported" if low >= min_changed else "not supported"
+            row[name] = decided if low >= min_changed or high < min_changed else "inconclusive"
+        table.append(row)
+    table, order = pd.DataFrame(table), ("not supported", "inconclusive", "supported")
+    outcome = next(o for o in order if o in set(table["outcome"]))
+    tally = ", ".join(f"{(table['outcome'] == o).sum()} {o}" for o in reversed(order))
+    text = (
+        f"That an ordinary classifier changes its decision for at least {min_changed:g} % of faces is {outcome}: of "
+        f"{len(table)} pairs and classifiers {tally}. Supported when the lower {100 * confidence:g} % bound of the "
+        f"share that changes somewhere on the grid is at least {min_changed:g} %, not supported when the upper bound is "
+        "smaller, else inconclusive (one-sided bounds, Bonferroni, seeds and points counted). Test points alone "
+        f"counted, {(table['outcome_these_models'] == 'supported').sum()} of {len(table)} are supported."
+    )
+    return Verdict(outcome, text, table)
