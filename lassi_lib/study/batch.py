@@ -31,6 +31,7 @@ from lassi_lib.study.params import (
     profiles,
 )
 
+RESULTS = ROOT / "results"
 NOTEBOOK_TIMEOUT = 4 * 3600.0  # seconds; experiments are computed before, so notebooks take minutes
 PACKAGES = [
     "torch",
@@ -53,6 +54,12 @@ def main(argv: list[str] | None = None) -> int:
         args = parser().parse_args(argv)
         if args.list:
             print_list()
+            return 0
+        if args.overview:
+            from lassi_lib.study.overview import write_overview
+
+            page = write_overview(Path(args.output).resolve() if args.output else RESULTS)
+            print(f"open {_shown(page)}")
             return 0
         return run_profile(args)
     except StudyError as error:
@@ -82,6 +89,9 @@ def parser() -> argparse.ArgumentParser:
         "--scheduler", default="", metavar="ADDRESS", help="a running Dask cluster: tcp://host:port"
     )
     p.add_argument("--list", action="store_true", help="print profiles, notebooks and expected minutes")
+    p.add_argument(
+        "--overview", action="store_true", help="write results/index.html over all profiles, run nothing"
+    )
     return p
 
 
@@ -102,7 +112,7 @@ def run_profile(args: argparse.Namespace) -> int:
     names = _chosen(notebooks_of(args.profile), args.only)
     params = {name: load_notebook_params(args.profile, name) for name in names}
     _check_rules(args.profile, params)
-    output = Path(args.output).resolve() if args.output else ROOT / "results" / args.profile
+    output = Path(args.output).resolve() if args.output else RESULTS / args.profile
     _check_output(output)
     _announce(args, pipeline, names)
     os.environ["LASSI_DATA_ROOT"] = str(Path(args.data_root).resolve()) if args.data_root else ""
@@ -121,6 +131,10 @@ def run_profile(args: argparse.Namespace) -> int:
     for name in names:
         run = info["notebooks"][name]
         print(f"{name}: {run['status']} in {run['minutes']:.1f} min. {run['verdict'] or run['error']}")
+    if output.parent == RESULTS:
+        from lassi_lib.study.overview import write_overview
+
+        write_overview(RESULTS)
     print(f"open {_shown(output / 'index.html')}")
     return 0 if all(info["notebooks"][n]["status"] == "ok" for n in names) else 1
 
@@ -141,13 +155,16 @@ def compute_experiments(
     wanted = dict.fromkeys(e for p in params.values() for e in experiments_of(pipeline, p))
     study = Study(profile, device=device)
     known = study.dataset("test")  # the cheapest thing that can be missing comes first
+    named = {"pipeline": [a for key in pipeline.exceptions for a in key.replace("/", "+").split("+")]}
     for notebook, p in params.items():
-        named = [a for e in experiments_of(pipeline, p) for a in e.attributes]
-        for attribute in dict.fromkeys([*p.get("attributes", []), *named]):
+        asked_for = [a for e in experiments_of(pipeline, p) for a in e.attributes]
+        named[notebook] = [*p.get("attributes", []), *asked_for]
+    for file, attributes in named.items():
+        for attribute in dict.fromkeys(attributes):
             try:
                 known.column(attribute)
             except StudyError as error:
-                raise StudyError(f"params/{profile}/{notebook}.yaml: {error}") from None
+                raise StudyError(f"params/{profile}/{file}.yaml: {error}") from None
     study.glow()
     work_through(study, steps_of_notebooks(study, params), workers=workers, scheduler=scheduler)
     return study.facts(), study.seconds(wanted)

@@ -43,7 +43,7 @@ blockquote{margin:1rem 0;padding:.1rem 1rem;border-left:4px solid var(--line);co
 .bad{color:var(--bad);font-weight:600}.good{color:var(--good);font-weight:600}.soft{color:var(--soft)}
 .entries{list-style:none;padding:0}
 .entries>li{display:flex;gap:1.2rem;padding:1.2rem 0;border-top:1px solid var(--line)}
-.entries img{width:15rem;align-self:flex-start}.entries h2{margin:0 0 .3rem;font-size:1.15rem}
+.entries img{width:15rem;align-self:flex-start}.entries h2,.entries h3{margin:0 0 .3rem;font-size:1.15rem}
 .entries p{margin:.3rem 0}.entries div{min-width:0}
 dl{display:grid;grid-template-columns:minmax(6rem,max-content) 1fr;gap:.2rem 1.2rem;font-size:.875rem}
 dt{color:var(--soft)}dd{margin:0}
@@ -129,10 +129,10 @@ def to_html(ipynb: str | Path, html: str | Path, *, note: str = "", index: str =
     _fold_code(soup)
     alert = f'<p class="alert" role="alert"><b class="bad">This notebook failed.</b> {escape(error)}</p>'
     body = (
-        f"<nav>{_link(index, '← All notebooks')}</nav><main>{alert if error else ''}{soup}</main>"
-        f"<footer>{_link(ipynb.name, ipynb.name)} {escape(note)}</footer>"
+        f"<nav>{link(index, '← All notebooks')}</nav><main>{alert if error else ''}{soup}</main>"
+        f"<footer>{link(ipynb.name, ipynb.name)} {escape(note)}</footer>"
     )
-    _write(html, _page(title, body))
+    write_page(html, page(title, body))
     stem = html.stem.removesuffix(".failed")
     html.with_name(f"{stem}.failed.html" if html.stem == stem else f"{stem}.html").unlink(missing_ok=True)
     size = html.stat().st_size
@@ -163,7 +163,7 @@ def write_index(folder: str | Path, entries: Sequence[IndexEntry], run_info: dic
         f"<h2>This run</h2><dl>{listed}</dl>"
         '<p><a href="run.json">run.json</a>: all parameters and versions that made these results</p></main>'
     )
-    _write(folder / "index.html", _page(title, body))
+    write_page(folder / "index.html", page(title, body))
     return folder / "index.html"
 
 
@@ -171,8 +171,8 @@ def _entry(folder: Path, entry: IndexEntry) -> str:
     """Return one notebook's entry: page, status, verdict, picture, and its tables to download."""
     stem = f"{entry.name}{'' if entry.ok else '.failed'}"
     status = '<b class="good">ok</b>' if entry.ok else '<b class="bad">failed</b>'
-    text = f"<h2>{_link(f'{stem}.html', entry.title)}</h2>"
-    text += f'<p class="soft">{status}, {entry.minutes:.1f} minutes, {_link(f"{stem}.ipynb", "notebook")}</p>'
+    text = f"<h2>{link(f'{stem}.html', entry.title)}</h2>"
+    text += f'<p class="soft">{status}, {entry.minutes:.1f} minutes, {link(f"{stem}.ipynb", "notebook")}</p>'
     if entry.error:
         text += f'<p class="bad">{escape(entry.error)}</p>'
     if entry.outcome or entry.text:
@@ -183,17 +183,23 @@ def _entry(folder: Path, entry: IndexEntry) -> str:
         )
         offered = [kind for kind in kinds if (folder / kind).is_file()]
         if file.parts[0] in ("tables", "certificates") and offered:
-            links = ", ".join(_link(str(kind), kind.name.partition(".")[2]) for kind in offered)
+            links = ", ".join(link(str(kind), kind.name.partition(".")[2]) for kind in offered)
             text += f"<p>{escape(file.name.partition('.')[0])}: {links}</p>"
-    picture = ""
+    shown = ""
     if entry.ok and entry.picture and (folder / entry.picture).is_file():
         alt = entry.alt or f"A figure of: {entry.title}"
-        picture = f'<img src="{escape(quote(entry.picture))}" alt="{escape(alt)}">'
-    return f"<li>{picture}<div>{text}</div></li>"
+        shown = picture(entry.picture, alt)
+    return f"<li>{shown}<div>{text}</div></li>"
 
 
-def _link(path: str, text: str) -> str:
+def link(path: str, text: str) -> str:
+    """Return a link to a file of the results."""
     return f'<a href="{escape(quote(path))}">{escape(text)}</a>'
+
+
+def picture(path: str, alt: str) -> str:
+    """Return a picture of the results with its alt text."""
+    return f'<img src="{escape(quote(path))}" alt="{escape(alt)}">'
 
 
 def _title(notebook: Any, path: Path) -> str:
@@ -260,7 +266,8 @@ def _fold_code(soup: Any) -> None:
         cell.insert_before(summary)
 
 
-def _page(title: str, body: str) -> str:
+def page(title: str, body: str) -> str:
+    """Return a whole page around a body: styles within, no scripts."""
     from pygments.formatters import HtmlFormatter
 
     light, dark = (HtmlFormatter(style=s).get_style_defs(".highlight") for s in ("default", "github-dark"))
@@ -272,7 +279,8 @@ def _page(title: str, body: str) -> str:
     )
 
 
-def _write(path: Path, text: str) -> None:
+def write_page(path: Path, text: str) -> None:
+    """Write a page beside its place, then rename it."""
     draft = path.with_suffix(".tmp")
     draft.write_text(text, encoding="utf-8")
     os.replace(draft, path)

@@ -1,0 +1,364 @@
+"""One page over all profiles: what was published, what each run of ours found, and how sure that is.
+
+It is made from what the runs left behind (run.json, verdicts/, tables/) and from published_results.csv;
+nothing is computed for it, so ``python run_all.py --overview`` takes seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lassi_lib.errors import StudyError
+from lassi_lib.study.params import NOTEBOOKS, load_notebook_params, load_pipeline, notebooks_of, profiles
+from lassi_lib.study.published import published
+from lassi_lib.study.render import link, page, picture, write_page
+
+ORDER = ("demo", "celeba20k", "fairface", "shapes3d", "celeba", "celeba128")  # of profiles; then others
+PAPERS = {"merk2023": "Merk et al. 2023", "eccv2022": "ECCV 2022", "iclr2022": "ICLR 2022"}
+_COLOURS = {"supported": "good", "not supported": "bad", "failed": "bad"}
+_LEGEND = (
+    '<p class="soft">A verdict follows from its table by a rule that was fixed before the run, and counts '
+    "that other training seeds would have given other models: with two or three seeds little can be shown "
+    "but a large and steady effect, hence <b>inconclusive</b>. <b>As trained</b> counts the pairs that "
+    "fulfil the rule when the models are taken as they are and only the test faces vary. <b>Stale</b>: code "
+    "or settings have changed since the run.</p>"
+)
+
+
+# ---- what was published: sentences whose numbers come from published_results.csv ------------------
+
+
+def span(values: Iterable[float], digits: int = 1) -> str:
+    """Return '5.6 to 98.9', or one number where all are the same."""
+    low, high = (f"{round(v, digits) + 0.0:,.{digits}f}" for v in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
+
+
+def _of(metric: str, **filters: Any) -> str:
+    return span(published(metric=metric, **filters)["value"])
+
+
+def _gain(**filters: Any) -> str:
+    """Say what LASSI gains over Naive, and how the accuracy changes, in a table of Merk et al."""
+    rows = published(source="merk2023", metric="accuracy", **filters)
+    rows = rows.pivot(index=["task", "sensitive", "vector_type"], columns="method", values="value")
+    change = rows["LASSI"] - rows["Naive"]
+    lassi, naive = (_of("certified_fairness", method=m, source="merk2023", **filters) for m in rows)
+    return (
+        f"LASSI certifies {lassi} % where Naive has {naive} %, at an accuracy {change.min():+.1f} to "
+        f"{change.max():+.1f} points from Naive's ({len(rows)} rows)"
+    )
+
+
+def _claim_1(table: str = "Table 1") -> str:
+    celeba, fairface = (_gain(table=table, dataset=d) for d in ("CelebA", "FairFace"))
+    return f"Merk et al., {table}. CelebA: {celeba}. FairFace: {fairface}."
+
+
+def _claim_2() -> str:
+    eccv = {"source": "eccv2022", "table": ["Supp. Table 17", "Supp. Table 18"]}
+    fair = [f"{m} {_of('certified_fairness', method=m, **eccv)} %" for m in ("LASSI", "DataAug", "Naive")]
+    kinds = ", ".join(published(**eccv)["vector_type"].unique())
+    return f"Merk et al., Table 2: {_gain(table='Table 2')}. ECCV ({kinds}): certified {', '.join(fair)}."
+
+
+def _claim_3() -> str:
+    rows = {"source": "merk2023", "table": ["Table 3", "Table 5"]}
+    return (
+        f"Merk et al., Tables 3 and 5: R trained without the task, {_of('certified_fairness', **rows)} % "
+        f"certified, at accuracies of {_of('accuracy', **rows)} %."
+    )
+
+
+def _extension() -> str:
+    return _claim_1("Table 4")
+
+
+def _outliers() -> str:
+    rows = published(table="Table 4", dataset="CelebA", method="LASSI", metric="certified_fairness")
+    out = rows["value"] < 50
+    names = [f"{r.task} with {r.sensitive} ({r.value:.1f} %)" for r in rows[out].itertuples()]
+    return (
+        f"Of {len(rows)} pairs in Table 4, {' and '.join(names)} are outliers; the others reach "
+        f"{span(rows[~out]['value'])} %. Merk et al. explain them by how task and attribute go together "
+        "(Table 8)."
+    )
+
+
+def _exactness() -> str:
+    return (
+        "Nothing exact. Tried at the ends of the similarity set, Naive treats "
+        f"{_of('empirical_fairness', table='Supp. Table 13', method='Naive')} % of the faces alike; "
+        f"certified are {_of('certified_fairness', table='Supp. Table 12', method='Naive')} % (ECCV)."
+    )
+
+
+def _ground_truth() -> str:
+    rows = {m: {"table": "Supp. Table 19", "method": m} for m in ("Naive", "LASSI")}
+    each = [
+        f"{m} certifies {_of('certified_fairness', **r)} % and is unfair to {_of('emp_unfair', **r)} %"
+        for m, r in rows.items()
+    ]
+    return f"ECCV, Supp. Table 19, true variations of 3D Shapes: {'; '.join(each)}."
+
+
+def _sensitivity() -> str:
+    rows = published(table="Supp. Table 10", metric="certified_fairness", method="LASSI")
+    best = rows.groupby("lambda2")["value"].max()
+    jump = best.diff().idxmax()
+    below = best[best.index < jump]
+    return (
+        f"ECCV, Supp. Table 10: up to lambda_2 = {below.index[-1]:g} at most {below.max():.1f} % are "
+        f"certified, whatever sigma_rs; at {jump:g} it is {best[jump]:.1f} %."
+    )
+
+
+def _base() -> str:
+    rows = {m: published(table=t, method="ResNet18", metric=m) for m, t in
+            (("accuracy", "Supp. Table 6"), ("empirical_fairness", "Supp. Table 7"))}  # fmt: skip
+    test = {m: span(r.loc[r["split"] == "test", "value"]) for m, r in rows.items()}
+    return (
+        f"ECCV, Supp. Tables 6 and 7: a ResNet-18 without any fairness is right on {test['accuracy']} % of "
+        f"the test faces and constant on a grid of similar ones for {test['empirical_fairness']} %."
+    )
+
+
+def _audit() -> str:
+    n = len(published(source=list(PAPERS)))
+    return f"{n} numbers in three papers; Merk et al. sum up that theirs lie within 5 % of the originals."
+
+
+# Number of the notebook, what it asks, what was published.
+ROWS: tuple[tuple[str, str, Callable[[], str]], ...] = (
+    ("01", "Claim 1: certified fairness rises a lot, accuracy stays", _claim_1),
+    ("02", "Claim 2: with every kind of attribute vector", _claim_2),
+    ("03", "Claim 3: also for tasks unknown in training", _claim_3),
+    ("04", "Extension: further attributes, FairFace", _extension),
+    ("05", "Outliers: does the published explanation hold?", _outliers),
+    ("07", "Exactness: how much of it is the certificate?", _exactness),
+    ("06", "Ground truth: do certificates cover true changes?", _ground_truth),
+    ("08", "Sensitivity: noise and loss weight", _sensitivity),
+    ("09", "Base classifiers: what there is without fairness", _base),
+    ("10", "Audit: are the published numbers possible?", _audit),
+)
+
+
+# ---- what we found --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one profile says on one question; without `href` the outcome says why there is nothing."""
+
+    profile: str
+    outcome: str
+    text: str = ""
+    held: str = ""
+    minutes: float = 0.0
+    href: str = ""
+    image: str = ""
+    alt: str = ""
+    stale: str = ""
+
+
+def finding(folder: Path, number: str) -> Finding:
+    """Read what results/<profile> says on the question of one notebook."""
+    profile, run = folder.name, _json(folder / "run.json")
+    name = next((n for n in run.get("notebooks", {}) if n.startswith(f"{number}_")), "")
+    if not name:
+        asked = profile not in profiles() or any(n.startswith(f"{number}_") for n in notebooks_of(profile))
+        return Finding(profile, "not run" if asked else "not asked here")
+    entry = run["notebooks"][name]
+    minutes = float(entry.get("minutes", 0))
+    if entry.get("status") != "ok":
+        return Finding(profile, "failed", entry.get("error", ""), "", minutes, f"{name}.failed.html")
+    said = {"text": entry.get("verdict", "")} | entry | _json(folder / "verdicts" / f"{name}.json")
+    held, numbers = _numbers(
+        folder / "tables" / f"{number}_verdict.csv", "alike" if number == "07" else "certified"
+    )
+    return Finding(
+        profile,
+        said.get("outcome") or "no verdict",
+        f"{said['text']} {numbers}".strip(),
+        held,
+        minutes,
+        f"{name}.html",
+        said.get("picture", ""),
+        said.get("alt", ""),
+        _stale(folder, name, run),
+    )
+
+
+def _numbers(path: Path, fair: str) -> tuple[str, str]:
+    """Return what a table of judged pairs comes to: how many hold as trained, and the rates in a sentence."""
+    try:
+        t = pd.read_csv(path)
+        rates = []
+        for word, column in ((fair, "certified_fairness"), ("accurate", "accuracy")):
+            base = f" (Naive {span(t[f'{column}_baseline'])})" if f"{column}_baseline" in t else ""
+            rates.append(f"{span(t[column])} % {word}{base}")
+        held = f"{(t['outcome_these_models'] == 'supported').sum()} of {len(t)} pairs as trained"
+        size = f"{span(t['n_seeds'], 0)} seeds, {span(t['n_points'], 0)} test images"
+    except (OSError, ValueError, KeyError, TypeError):  # no such table, or one of another kind
+        return "", ""
+    text = f"{', '.join(rates)}; {held}; {size}."
+    if "constant_would_do" in t and t["constant_would_do"].any():
+        text += f" In {t['constant_would_do'].sum()} pairs a constant classifier would be as accurate."
+    return held, text
+
+
+def _stale(folder: Path, name: str, run: dict) -> str:
+    """Say what has changed since a notebook ran: its code, its parameters, or the profile's settings."""
+    source, executed = NOTEBOOKS / f"{name}.ipynb", folder / f"{name}.ipynb"
+    if source.is_file() and executed.is_file() and _code(source) != _code(executed):
+        return "the notebook's code has changed since"
+    try:
+        if folder.name in profiles() and name in notebooks_of(folder.name):
+            if load_notebook_params(folder.name, name) != run["notebooks"][name].get("parameters"):
+                return "its parameters have changed since"
+            if _differ(run.get("pipeline", {}), load_pipeline(folder.name).as_dict()):
+                return "the profile's settings have changed since"
+    except StudyError as error:
+        return str(error)
+    return ""
+
+
+def _code(path: Path) -> list[str]:
+    """Return a notebook's code cells, without those that a run adds."""
+    cells = [c for c in _json(path).get("cells", []) if c["cell_type"] == "code"]
+    added = {"injected-parameters", "failure"}
+    return ["".join(c["source"]) for c in cells if not added & set(c["metadata"].get("tags", ()))]
+
+
+def _differ(then: Any, now: Any) -> bool:
+    """Whether a recorded setting has another value now; settings that came later do not count."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        words = ("description", "first_line", "minutes")
+        return any(_differ(v, now[k]) for k, v in then.items() if k in now and k not in words)
+    return then != now
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Read a JSON mapping; empty where there is none."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+# ---- the page -------------------------------------------------------------------------------------
+
+
+def write_overview(results: str | Path) -> Path:
+    """Write results/index.html over the folders results/<profile> and return its path.
+
+    Raises
+    ------
+    StudyError
+        If no folder holds the results of a run.
+    """
+    results = Path(results)
+    folders = [p.parent for p in results.glob("[!.]*/run.json") if _json(p).get("notebooks")]
+    if not folders:
+        raise StudyError(f"{results} holds no results of any profile: run `python run_all.py` first")
+    folders.sort(key=lambda p: (ORDER.index(p.name) if p.name in ORDER else len(ORDER), p.name))
+    found = {number: [finding(f, number) for f in folders] for number, _, _ in ROWS}
+    body = (
+        "<main><h1>Does LASSI give certified individual fairness?</h1>"
+        "<p>LASSI (Peychev et al., ECCV 2022) promises image classifiers that provably treat similar people "
+        "alike; Merk et al. (2023) repeated it. Here is what of that holds in our own runs.</p>"
+        f"<h2>At a glance</h2>{_glance(folders, found)}{_LEGEND}"
+        f"<h2>Where the published numbers are wrong</h2>{_wrong(folders)}"
+        f"<h2>What each run is evidence for</h2><dl>{''.join(map(_evidence, folders))}</dl>"
+        f'<h2>Question by question</h2><ol class="entries">{"".join(_details(results, found))}</ol></main>'
+    )
+    write_page(results / "index.html", page("LASSI reproducibility study", body))
+    return results / "index.html"
+
+
+def _word(f: Finding) -> str:
+    """Return the outcome, coloured, marked where it is stale."""
+    if not f.href:
+        return f'<span class="soft">{escape(f.outcome)}</span>'
+    return f'<b class="{_COLOURS.get(f.outcome, "")}">{escape(f.outcome)}</b>' + (
+        " (stale)" if f.stale else ""
+    )
+
+
+def _glance(folders: list[Path], found: dict[str, list[Finding]]) -> str:
+    head = "".join(f'<th scope="col">{link(f"{f.name}/index.html", f.name)}</th>' for f in folders)
+    lines = ""
+    for number, title, _ in ROWS:
+        held = [f'<br><span class="soft">{escape(f.held)}</span>' if f.held else "" for f in found[number]]
+        cells = "".join(f"<td>{_word(f)}{few}</td>" for f, few in zip(found[number], held, strict=True))
+        lines += f'<tr><th scope="row"><a href="#q{number}">{escape(title)}</a></th>{cells}</tr>'
+    return (
+        '<div class="table" tabindex="0" role="region" aria-label="Verdicts"><table>'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{lines}</tbody></table></div>"
+    )
+
+
+def _wrong(folders: list[Path]) -> str:
+    """List the certain faults that the audit found, from the profile in which it could check most."""
+    tables = {}
+    for folder in folders:
+        try:
+            t = pd.read_csv(folder / "tables" / "10_ranked.csv")
+            tables[t["numbers"].sum()] = folder.name, t, t[t["sure"] == "certain"]
+        except (OSError, ValueError, KeyError):
+            continue
+    if not tables:
+        return '<p class="soft">The audit has not run yet.</p>'
+    profile, t, certain = tables[max(tables)]
+    lines = ""
+    for r in certain.itertuples():
+        said, where = (
+            str(r.finding).partition(" (at fault also by")[0],
+            f"{PAPERS.get(r.source, r.source)}, {r.table}",
+        )
+        lines += f'<li><b>{escape(where)}</b> <span class="soft">(check: {escape(str(r.check))})</span> '
+        lines += f"{escape(said)}</li>"
+    more = f"{len(t) - len(certain)} further findings could be chance or have a harmless explanation; see"
+    lead = '<p class="soft">Certain by arithmetic, by another printed number, or by the official labels:</p>'
+    return f"{lead}<ol>{lines}</ol><p>{more} {link(f'{profile}/10_audit.html', 'the audit')}.</p>"
+
+
+def _evidence(folder: Path) -> str:
+    """Say of a profile what its results are evidence for, and how large it is."""
+    run = _json(folder / "run.json")
+    facts = run.get("facts", {})
+    images = ", ".join(f"{k} {v:,}" for k, v in facts.get("images", {}).items())
+    seeds = {s for e in run["notebooks"].values() for s in e.get("parameters", {}).get("seeds", ())}
+    said = (
+        f"{run.get('first_line', '')} {facts.get('image_size', '?')} pixels; images: {images}; "
+        f"{len(seeds)} seeds; flow of {facts.get('bits_per_dim', float('nan')):.2f} bits/dim; "
+        f"{facts.get('device', '')}."
+    )
+    return f"<dt>{link(f'{folder.name}/index.html', folder.name)}</dt><dd>{escape(said)}</dd>"
+
+
+def _details(results: Path, found: dict[str, list[Finding]]) -> Iterable[str]:
+    """Yield each question with what was published, and every profile's answer."""
+    for number, title, sentence in ROWS:
+        lines = ""
+        for f in found[number]:
+            text = f"{_word(f)} {escape(f.text)}" + (f" Stale: {escape(f.stale)}." if f.stale else "")
+            if f.href:
+                minutes = f'<span class="soft">{f.minutes:.1f} minutes,</span>'
+                text += f" {minutes} {link(f'{f.profile}/{f.href}', 'page')}"
+            lines += f"<dt>{escape(f.profile)}</dt><dd>{text}</dd>"
+        shown = [f for f in found[number] if f.image and (results / f.profile / f.image).is_file()]
+        shown.sort(key=lambda f: f.profile == "demo")  # photographs before rendered faces
+        image = "".join(picture(f"{f.profile}/{f.image}", f"{f.alt} ({f.profile})") for f in shown[:1])
+        yield (
+            f'<li id="q{number}">{image}<div><h3>{escape(title)}</h3>'
+            f"<p><b>Published.</b> {escape(sentence())}</p><dl>{lines}</dl></div></li>"
+        )

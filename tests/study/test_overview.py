@@ -1,0 +1,244 @@
+"""The page over all profiles: its numbers are the printed ones, its links lead somewhere, failures are shown."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+
+from lassi_lib.errors import StudyError
+from lassi_lib.study import batch, overview, params
+from lassi_lib.study.overview import ROWS, finding, span, write_overview
+from lassi_lib.study.published import published
+from lassi_lib.study.results import save_verdict
+
+CLAIM, AUDIT = "01_claim1_certified_fairness", "10_audit"
+HOSTILE = "<script>alert(1)</script> \"&' <b>"
+
+
+def run_of(**notebooks):
+    """Return a run.json with the entries given by notebook's name."""
+    facts = {
+        "image_size": 64,
+        "images": {"train": 1000, "test": 50},
+        "bits_per_dim": 1.5,
+        "device": "a laptop",
+    }
+    entries = {
+        n: {"status": "ok", "minutes": 2.34, "parameters": {"seeds": [42, 0]}} | e
+        for n, e in notebooks.items()
+    }
+    return {"first_line": "Made up.", "facts": facts, "pipeline": {}, "notebooks": entries}
+
+
+def judged(path, baseline=True):
+    """Write a table of two judged pairs."""
+    t = pd.DataFrame(
+        {"certified_fairness": [81.25, 93.0], "accuracy": [70.0, 72.0], "outcome_these_models": ["supported", "inconclusive"],
+         "n_seeds": [2, 2], "n_points": [1050, 1050], "constant_would_do": [True, False]}
+    )  # fmt: skip
+    if baseline:
+        t = t.assign(certified_fairness_baseline=[0.0, 1.04], accuracy_baseline=[71.0, 71.0])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    t.to_csv(path, index=False)
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Results of three made-up profiles: one whole, one failed and hostile, one folder without a run."""
+    folder = tmp_path / "results"
+    good, bad = folder / "good", folder / "bad <&> #1"
+    for profile in (good, bad):
+        profile.mkdir(parents=True)
+        (profile / "index.html").write_text("x")
+    (folder / "other").mkdir()
+    (good / "run.json").write_text(json.dumps(run_of(**{CLAIM: {}, AUDIT: {}})))
+    for name in (f"{CLAIM}.html", f"{AUDIT}.html", "figures/f.png"):
+        (good / name).parent.mkdir(exist_ok=True)
+        (good / name).write_text("x")
+    save_verdict(good, CLAIM, "not supported", "Two pairs fail.", "figures/f.png", "Bars of two pairs")
+    save_verdict(good, AUDIT, "supported", "Fine.", "figures/none.png", "A lost figure")
+    judged(good / "tables" / "01_verdict.csv")
+    findings = {
+        "sure": ["certain", "chance"],
+        "finding": ["1 of 9 < 10 (at fault also by: y)", "chance & co"],
+    }
+    findings |= {
+        "check": ["<sum>", "z"],
+        "source": ["merk2023"] * 2,
+        "table": ["Table 1"] * 2,
+        "numbers": [9, 9],
+    }
+    pd.DataFrame(findings).to_csv(good / "tables" / "10_ranked.csv", index=False)
+    failed = {"status": "failed", "error": HOSTILE}
+    said = {"outcome": HOSTILE, "verdict": HOSTILE}
+    (bad / "run.json").write_text(json.dumps(run_of(**{CLAIM: failed, "03_claim3_transfer": said})))
+    for name in (f"{CLAIM}.failed.html", "03_claim3_transfer.html"):
+        (bad / name).write_text("x")
+    return folder
+
+
+@pytest.fixture
+def page(results):
+    return BeautifulSoup(write_overview(results).read_text(), "html.parser")
+
+
+def answers(page, number):
+    """Return the answers to a question by profile."""
+    entry = page.select_one(f"#q{number} dl")
+    return {dt.text: dd for dt, dd in zip(entry.find_all("dt"), entry.find_all("dd"), strict=True)}
+
+
+def test_every_link_and_picture_of_the_page_is_there(results, page):
+    from urllib.parse import unquote
+
+    paths = [tag["href"] for tag in page.find_all("a")] + [tag["src"] for tag in page.find_all("img")]
+    assert len(paths) > len(ROWS)
+    for path in paths:
+        assert not re.match(r"[a-z]+:|/", path), path
+        target = page.select_one(path) if path.startswith("#") else (results / unquote(path)).is_file()
+        assert target, path
+    assert not page.find_all(["script", "link", "iframe"])
+    assert page.find("meta", attrs={"name": "viewport"}) and "prefers-color-scheme" in page.style.text
+
+
+def test_the_rows_and_columns_are_all_there(page):
+    table = page.table
+    assert [th.text for th in table.thead.find_all("th")] == ["bad <&> #1", "good"]
+    assert [tr.th.text for tr in table.tbody.find_all("tr")] == [title for _, title, _ in ROWS]
+    assert sorted(number for number, _, _ in ROWS) == [f"{i:02d}" for i in range(1, 11)]
+
+
+def test_a_verdict_comes_with_its_numbers_minutes_and_page(page):
+    said = answers(page, "01")["good"]
+    assert said.b.text == "not supported" and said.b["class"] == ["bad"]
+    for words in (
+        "Two pairs fail.",
+        "81.2 to 93.0 % certified (Naive 0.0 to 1.0), 70.0 to 72.0 % accurate (Naive 71.0)",
+        "1 of 2 pairs as trained; 2 seeds, 1,050 test images.",
+        "In 1 pairs a constant classifier",
+        "2.3 minutes",
+    ):
+        assert words in said.text
+    assert said.a["href"] == f"good/{CLAIM}.html"
+    image = page.select_one("#q01 img")
+    assert (image["src"], image["alt"]) == ("good/figures/f.png", "Bars of two pairs (good)")
+    assert not page.select("#q10 img")  # its picture is lost
+    assert "1 of 2 pairs as trained" in page.table.text
+
+
+def test_failed_missing_and_hostile_results_are_shown_as_what_they_are(page):
+    failed = answers(page, "01")["bad <&> #1"]
+    assert failed.b.text == "failed" and failed.b["class"] == ["bad"]
+    assert HOSTILE in failed.text and failed.a["href"].endswith(f"{CLAIM}.failed.html")
+    assert answers(page, "02")["good"].text.strip() == "not run"
+    assert HOSTILE in answers(page, "03")["bad <&> #1"].text and not page.find_all("script")
+    assert all(f.outcome == "not asked here" for f in [finding(Path("nowhere/fairface"), "06")])
+
+
+def test_what_is_wrong_is_listed_and_the_rest_counted(page):
+    wrong = page.find("h2", string=re.compile("wrong")).find_next("ol")
+    assert [li.text for li in wrong.find_all("li")] == [
+        "Merk et al. 2023, Table 1 (check: <sum>) 1 of 9 < 10"
+    ]
+    assert "1 further findings" in wrong.find_next("p").text
+
+
+def test_no_results_at_all_is_one_line(tmp_path):
+    with pytest.raises(StudyError, match=r"run_all\.py"):
+        write_overview(tmp_path)
+
+
+def test_damaged_files_are_no_results(results):
+    (results / "good" / "tables" / "01_verdict.csv").write_text("a,b\n1\n")
+    (results / "good" / "tables" / "10_ranked.csv").write_text("")
+    (results / "bad <&> #1" / "run.json").write_text("{")
+    page = BeautifulSoup(write_overview(results).read_text(), "html.parser")
+    assert [th.text for th in page.table.thead.find_all("th")] == ["good"]
+    assert "certified (" not in answers(page, "01")["good"].text
+    assert "has not run yet" in page.text
+
+
+# ---- stale ---------------------------------------------------------------------------------------
+
+
+def notebook(path, *cells):
+    code = [{"cell_type": "code", "source": [s], "metadata": {"tags": tags}} for s, tags in cells]
+    path.write_text(
+        json.dumps({"cells": [*code, {"cell_type": "markdown", "source": ["x"], "metadata": {}}]})
+    )
+
+
+def test_a_run_is_stale_when_code_parameters_or_settings_changed_since(tmp_path, monkeypatch):
+    monkeypatch.setattr(overview, "NOTEBOOKS", tmp_path)
+    folder = tmp_path / "demo"
+    (folder / "verdicts").mkdir(parents=True)
+    given = params.load_notebook_params("demo", CLAIM)
+    pipeline = json.loads(json.dumps(params.load_pipeline("demo").as_dict()))
+
+    def stale(parameters=given, pipeline=pipeline, code="a = 1"):
+        notebook(tmp_path / f"{CLAIM}.ipynb", ("a = 1", []))
+        notebook(folder / f"{CLAIM}.ipynb", ("b = 2", ["injected-parameters"]), (code, []))
+        run = run_of(**{CLAIM: {"parameters": parameters}}) | {"pipeline": pipeline}
+        (folder / "run.json").write_text(json.dumps(run))
+        return finding(folder, "01").stale
+
+    assert stale() == ""
+    assert "code has changed" in stale(code="a = 3")
+    assert "parameters have changed" in stale(parameters=given | {"seeds": [7]})
+    other = pipeline | {"encoder": pipeline["encoder"] | {"epochs": 6}}
+    assert "settings have changed" in stale(pipeline=other)
+    del other["encoder"]["epochs"]  # a setting that the run did not know yet
+    assert stale(pipeline=other | {"description": "other words"}) == ""
+    write_overview(tmp_path)
+    assert "(stale)" not in (tmp_path / "index.html").read_text()
+    stale(code="a = 3")
+    assert "(stale)" in write_overview(tmp_path).read_text()
+
+
+# ---- what was published --------------------------------------------------------------------------
+
+
+def test_spans_are_of_printed_digits():
+    assert (span([5.55, 98.94]), span([3]), span([-0.04, 0.0])) == ("5.5 to 98.9", "3.0", "0.0")
+    assert span([2, 2], 0) == "2" and span([300, 2004], 0) == "300 to 2,004"
+
+
+def test_every_number_of_a_published_sentence_is_printed_in_a_paper():
+    """Values, differences of values, table numbers and counts: nothing else may stand in a sentence."""
+    values = published()["value"]
+    known = {f"{v:.1f}" for v in values}
+    for number, _, sentence in ROWS:
+        text = sentence()
+        for value in re.findall(r"(?<![+\-\d.])\d+\.\d(?!\d)", text):
+            assert value in known, (number, value)
+
+
+def test_known_cells_stand_in_the_sentences():
+    said = {number: sentence() for number, _, sentence in ROWS}
+
+    def cell(**filters):
+        return f"{published(**filters)['value'].item():.1f} %"
+
+    merk = {"source": "merk2023", "method": "LASSI", "metric": "certified_fairness"}
+    for sensitive in ("Bald", "Chubby"):
+        words = f"Attractive with {sensitive} ({cell(task='Attractive', sensitive=sensitive, **merk)})"
+        assert words in said["05"]
+    shapes = {"table": "Supp. Table 19", "method": "LASSI"}
+    assert f"LASSI certifies {cell(metric='certified_fairness', **shapes)}" in said["06"]
+    assert "up to lambda_2 = 0.025 " in said["08"] and "at 0.05 it is " in said["08"]
+    rows = published(table="Table 1", dataset="CelebA", metric="certified_fairness", method="LASSI")["value"]
+    assert f"LASSI certifies {rows.min():.1f} to {rows.max():.1f} %" in said["01"]
+    assert "(8 rows)" in said["01"] and "(16 rows)" in said["04"]
+
+
+# ---- the command line ----------------------------------------------------------------------------
+
+
+def test_the_overview_is_made_on_request(results, capsys):
+    assert batch.main(["--overview", "--output", str(results)]) == 0
+    assert "index.html" in capsys.readouterr().out and (results / "index.html").is_file()
+    assert batch.main(["--overview", "--output", str(results / "other")]) == 2
+    assert "holds no results" in capsys.readouterr().err
