@@ -68,10 +68,13 @@ class SimilaritySet:
         """Return the grid of the empirical fairness check (ECCV supplement, Table 7).
 
         One attribute: 9 points from -epsilon to epsilon. More: the origin, the 2n axis points and
-        the 2^n diagonal points at distance epsilon (9 points for two attributes, 15 for three).
+        the 2^n diagonal points at distance epsilon (9 points for two attributes, 15 for three). Of more than
+        ten vectors (3D Shapes has 49) the diagonals are too many and left out.
         """
         if self.n == 1:
             return torch.linspace(-self.epsilon, self.epsilon, 9)[:, None]
+        if self.n > 10:
+            return torch.cat([torch.zeros(1, self.n), self.endpoints()])
         diagonal = torch.tensor(list(product((-1.0, 1.0), repeat=self.n))) * self.epsilon / self.n**0.5
         return torch.cat([torch.zeros(1, self.n), self.endpoints(), diagonal])
 

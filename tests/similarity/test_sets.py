@@ -80,3 +80,9 @@ def test_impossible_sets_are_refused():
         SimilaritySet(torch.zeros(3), 1.0)
     with pytest.raises(ValueError, match="epsilon"):
         SimilaritySet(torch.zeros(1, 3), 0.0)
+
+
+def test_many_vectors_have_a_grid_without_diagonals():
+    many = SimilaritySet(torch.randn(49, 60, generator=torch.Generator().manual_seed(0)), 1.0)
+    assert many.grid().shape == (1 + 2 * 49, 49)
+    assert SimilaritySet(many.vectors[:3], 1.0).grid().shape == (15, 3)
