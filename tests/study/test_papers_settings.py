@@ -42,15 +42,15 @@ SETTINGS = [
     ("celeba128", MEAN, ("Smiling", "Pale_Skin+Young+Blond_Hair"), "DataAug", 1, 0.65, 1, 0, 0, 10, 5, 250),
     ("celeba128", MEAN, ("Smiling", "Pale_Skin+Young"), "LASSI", 1, 0.65, 1, 0.05, 0, 2.5, 5, 500),
     ("celeba128", MEAN, MAKEUP, "LASSI", 1, 0.65, 1, 0.25, 0, 2.5, 5, 500),
-    # FairFace with fewer images: batches of 100 instead of 500
-    ("fairface", MEAN, ("Age-2", "Race=Black"), "Naive", 0.5, 0.325, 1, 0, 0, 5, 5, 100),
-    ("fairface", MEAN, ("Age-3", "Race=Black"), "Naive", 0.5, 0.325, 1, 0, 0, 0.1, 5, 100),
-    ("fairface", MEAN, ("Age-9", "Race=Black"), "Naive", 0.5, 0.325, 1, 0, 0, 0.1, 5, 100),
-    ("fairface", MEAN, ("Age-2", "Race=Black"), "DataAug", 0.5, 0.325, 1, 0, 0, 5, 5, 100),
-    ("fairface", MEAN, ("Age-3", "Race=Black"), "DataAug", 0.5, 0.325, 1, 0, 0, 2.5, 5, 100),
-    ("fairface", MEAN, ("Age-9", "Race=Black"), "DataAug", 0.5, 0.325, 1, 0, 0, 1, 5, 100),
-    ("fairface", MEAN, ("Age-2", "Race=Indian"), "LASSI", 0.5, 0.325, 1, 0.1, 0, 0.25, 5, 100),
-    ("fairface", MEAN, ("Age-3", "Race=Indian"), "LASSI", 0.5, 0.325, 1, 0.1, 0, 0.25, 5, 100),
+    # FairFace with fewer images: ten epochs in batches of 100 instead of five in batches of 500
+    ("fairface", MEAN, ("Age-2", "Race=Black"), "Naive", 0.5, 0.325, 1, 0, 0, 5, 10, 100),
+    ("fairface", MEAN, ("Age-3", "Race=Black"), "Naive", 0.5, 0.325, 1, 0, 0, 0.1, 10, 100),
+    ("fairface", MEAN, ("Age-9", "Race=Black"), "Naive", 0.5, 0.325, 1, 0, 0, 0.1, 10, 100),
+    ("fairface", MEAN, ("Age-2", "Race=Black"), "DataAug", 0.5, 0.325, 1, 0, 0, 5, 10, 100),
+    ("fairface", MEAN, ("Age-3", "Race=Black"), "DataAug", 0.5, 0.325, 1, 0, 0, 2.5, 10, 100),
+    ("fairface", MEAN, ("Age-9", "Race=Black"), "DataAug", 0.5, 0.325, 1, 0, 0, 1, 10, 100),
+    ("fairface", MEAN, ("Age-2", "Race=Indian"), "LASSI", 0.5, 0.325, 1, 0.1, 0, 0.25, 10, 100),
+    ("fairface", MEAN, ("Age-3", "Race=Indian"), "LASSI", 0.5, 0.325, 1, 0.1, 0, 0.25, 10, 100),
     ("fairface", MEAN, ("Age-3", "Race=Black"), "LASSI_transfer", 0.5, 0.325, 0, 0.1, 0.1, 0.1, 20, 100),
 ]
 
