@@ -63,7 +63,7 @@ def results(tmp_path):
     judged(good / "tables" / "01_verdict.csv")
     findings = {
         "sure": ["certain", "chance"],
-        "finding": ["1 of 9 < 10 (at fault also by: y)", "chance & co"],
+        "finding": ["1 of 9 <b>odd</b> (at fault also by: y)", "chance & co"],
     }
     findings |= {
         "check": ["<sum>", "z"],
@@ -141,7 +141,7 @@ def test_failed_missing_and_hostile_results_are_shown_as_what_they_are(page):
 def test_what_is_wrong_is_listed_and_the_rest_counted(page):
     wrong = page.find("h2", string=re.compile("wrong")).find_next("ol")
     assert [li.text for li in wrong.find_all("li")] == [
-        "Merk et al. 2023, Table 1 (check: <sum>) 1 of 9 < 10"
+        "Merk et al. 2023, Table 1 (check: <sum>) 1 of 9 <b>odd</b>"
     ]
     assert "1 further findings" in wrong.find_next("p").text
 
@@ -191,7 +191,7 @@ def test_a_run_is_stale_when_code_parameters_or_settings_changed_since(tmp_path,
     other = pipeline | {"encoder": pipeline["encoder"] | {"epochs": 6}}
     assert "settings have changed" in stale(pipeline=other)
     del other["encoder"]["epochs"]  # a setting that the run did not know yet
-    assert stale(pipeline=other | {"description": "other words"}) == ""
+    assert stale(pipeline=other | {"description": "other words", "a setting that is gone": 1}) == ""
     write_overview(tmp_path)
     assert "(stale)" not in (tmp_path / "index.html").read_text()
     stale(code="a = 3")
