@@ -278,3 +278,17 @@ def test_fairface_in_miniature_with_two_and_three_classes(fairface_root, tmp_pat
     assert set(cells["sensitive"]) == {"Race=Black", "Race=Indian"} == set(printed["sensitive"])
     papers = provenance(study).set_index("")["papers"]
     assert papers["epsilon, sigma_cs"] == "0.5, 0.325" and "10,954" in papers["images (train / valid / test)"]
+
+
+def test_the_tuning_grid_and_the_base_classifiers_are_the_published_ones():
+    grid, base = (load_notebook_params("celeba", n) for n in ("08_sensitivity", "09_base_classifiers"))
+    rows = published(table=["Supp. Table 8", "Supp. Table 9", "Supp. Table 10"])
+    for name, column in (("lambda_2", "lambda2"), ("sigma_cs", "sigma_cs"), ("sigma_rs", "sigma_rs")):
+        assert grid[name] == pytest.approx(sorted(rows[column].dropna().unique()))
+    assert set(grid["pairs"]) == set(rows["task"] + "/" + rows["sensitive"])
+    assert set(grid["methods"]) == set(rows["method"])
+    for names, tables in (("base_pairs", "Supp. Table 7"), ("pairs", "Supp. Table 13")):
+        rows = published(table=tables)
+        assert set(base[names]) == set(rows["task"] + "/" + rows["sensitive"])
+    assert set(base["tasks"]) == set(published(table=["Supp. Table 6", "Supp. Table 15"])["task"])
+    assert (base["resnet_pairs"], base["resnet_tasks"]) == (base["base_pairs"], base["tasks"])
