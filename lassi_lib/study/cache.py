@@ -2,8 +2,10 @@
 
 A key is a hash of the stage's name, the version of its code, its parameters and the keys of what
 it was made from, so a result can never be read under parameters that did not make it.
-A stage is written to a temporary folder and then renamed; checksums are verified on reading, and a
-damaged stage is computed again with a warning.
+A stage is written to a draft folder and then renamed; checksums are verified on reading, and a
+damaged stage is computed again with a warning. Whoever computes a stage holds its lock: another run
+over the same cache waits and takes the result, and a draft found under the lock is what a killed run
+left behind.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +85,17 @@ class StageCache:
         folder = self.folder(stage)
         if self.has(stage):
             return folder
+        lock = self.root / "locks" / f"{stage.name}-{stage.key}"
+        with _held(lock, f"stage {stage.name}/{stage.key}"):
+            if not self.has(stage):
+                self._compute(stage, compute)
+            lock.unlink(missing_ok=True)  # whoever waits for it, or comes later, finds the stage
+        return folder
+
+    def _compute(self, stage: Stage, compute: Callable[[Path], dict | None]) -> None:
+        folder = self.folder(stage)
+        for left in folder.parent.glob(f"{stage.key}.*.tmp"):
+            shutil.rmtree(left)
         draft = folder.parent / f"{stage.key}.{uuid.uuid4().hex[:8]}.tmp"
         draft.mkdir(parents=True)
         started = time.perf_counter()
@@ -98,17 +113,12 @@ class StageCache:
                 "checksums": {p.name: checksum(p) for p in sorted(draft.iterdir())},
             }
             (draft / "stage.json").write_text(json.dumps(record, indent=1))
-            try:
-                draft.rename(folder)
-            except OSError:  # another process finished the same stage first: its result is the same
-                if not folder.exists():
-                    raise
+            draft.rename(folder)
         finally:
             self._nested.pop()
             self._nested[-1] += time.perf_counter() - started
             shutil.rmtree(draft, ignore_errors=True)
         self._verified.add(folder)
-        return folder
 
     def record(self, stage: Stage) -> dict[str, Any]:
         """Return the ``stage.json`` of a kept stage: parameters, seconds and facts."""
@@ -123,6 +133,24 @@ class StageCache:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return f"{type(error).__name__} while reading"
         return f"checksum of {wrong[0]}" if wrong else ""
+
+
+@contextmanager
+def _held(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock file; say so once where another process has it."""
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"waiting for {what}, which another run computes", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def checksum(path: Path) -> str:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lassi_lib.errors import StudyError
 from lassi_lib.progress import progress
@@ -20,7 +21,7 @@ from lassi_lib.study.params import Pipeline
 from lassi_lib.study.plan import Step, compute, missing
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Future
 
     from lassi_lib.study.study import Study
 
@@ -69,9 +70,7 @@ def work_through(study: Study, steps: Iterable[Step], *, workers: int = 1, sched
     try:
         submit(client, todo, where)
     finally:
-        client.close(timeout=_CLOSING)
-        if client.cluster is not None:
-            client.cluster.close(timeout=_CLOSING)
+        close(client)
     return len(todo)
 
 
@@ -79,7 +78,7 @@ def submit(client: Client, steps: list[Step], where: Where) -> None:
     """Run steps on a cluster, each after its parents; the first error is raised here."""
     from distributed import as_completed
 
-    futures: dict[str, object] = {}
+    futures: dict[str, Future] = {}
     for rank, step in enumerate(steps):
         parents = [futures[key] for key in step.stage.parents if key in futures]
         futures[step.stage.key] = client.submit(
@@ -87,8 +86,21 @@ def submit(client: Client, steps: list[Step], where: Where) -> None:
         )
     with progress(total=len(steps), label="stages", unit="stage") as bar:
         for future in as_completed(list(futures.values())):
-            future.result()  # raises what went wrong there
+            result_of(future)
             bar.update()
+
+
+def result_of(future: Future) -> Any:
+    """Return a task's result, or raise what went wrong; a task over which workers die is named in one line."""
+    from distributed import KilledWorker
+
+    try:
+        return future.result()
+    except KilledWorker as error:
+        raise StudyError(
+            f"stage {error.task}: {error.allowed_failures + 1} workers died over it, probably for want of "
+            "memory; what is finished is kept: run again with fewer --workers"
+        ) from None
 
 
 def run_step(step: Step, where: Where, parents: list[str]) -> str:
@@ -119,6 +131,15 @@ def start(workers: int, device: str) -> Client:
         "options": {"dashboard_address": "127.0.0.1:0", "port": 0, "host": "127.0.0.1"},
     }
     return Client(SpecCluster(specs, scheduler=scheduler, silence_logs=logging.ERROR))
+
+
+def close(client: Client) -> None:
+    """Leave a cluster; one that was started here is stopped with its workers, whatever they are doing."""
+    cluster = client.cluster
+    with suppress(TimeoutError):  # processes of ours that are slow to stop end with this one
+        client.close(timeout=_CLOSING)
+        if cluster is not None:
+            cluster.close(timeout=_CLOSING)
 
 
 def connect(address: str) -> Client:

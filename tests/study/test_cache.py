@@ -1,11 +1,14 @@
 """The stage cache computes once, notices damage, and never mixes parameters."""
 
 import json
+import subprocess
+import sys
 import time
 
 import pytest
 
 from lassi_lib.study.cache import Stage, StageCache
+from lassi_lib.study.params import ROOT
 
 
 class Counter:
@@ -78,16 +81,40 @@ def test_a_failed_computation_leaves_nothing_behind(tmp_path):
     assert list((tmp_path / "thing").iterdir()) == []
 
 
-def test_two_processes_may_finish_the_same_stage(tmp_path):
-    stage, first = Stage("thing", 1, {}), Counter()
+def test_of_two_runs_over_one_cache_one_computes_and_the_other_waits(tmp_path, capfd):
+    """The first run is another process, in the middle of the stage when the second asks for it."""
+    code = (
+        "import sys, time, pathlib\n"
+        "from lassi_lib.study.cache import Stage, StageCache\n"
+        "def slow(folder):\n"
+        "    print('computing', flush=True)\n"
+        "    time.sleep(1)\n"
+        "    (folder / 'value.txt').write_text('theirs')\n"
+        "StageCache(sys.argv[1]).fetch(Stage('thing', 1, {}), slow)\n"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, cwd=ROOT)
+    assert other.stdout.readline() == b"computing\n"
+    compute = Counter()
+    folder = StageCache(tmp_path).fetch(Stage("thing", 1, {}), compute)
+    assert (folder / "value.txt").read_text() == "theirs"
+    assert compute.calls == 0
+    assert "waiting for stage thing" in capfd.readouterr().err
+    assert other.wait() == 0
+    other.stdout.close()
+    assert list((tmp_path / "locks").iterdir()) == []
 
-    def slow(folder):
-        StageCache(tmp_path).fetch(stage, first)  # another process is faster
-        (folder / "value.txt").write_text("forty-two")
 
-    folder = StageCache(tmp_path).fetch(stage, slow)
-    assert (folder / "value.txt").read_text() == "forty-two"
+def test_what_a_killed_run_left_behind_is_removed(tmp_path):
+    compute, stage = Counter(), Stage("thing", 1, {})
+    left = tmp_path / "thing" / f"{stage.key}.0123abcd.tmp"
+    left.mkdir(parents=True)
+    (left / "value.txt").write_text("half")
+    lock = tmp_path / "locks" / f"thing-{stage.key}"
+    lock.parent.mkdir()
+    lock.touch()  # a lock that nobody holds any more
+    StageCache(tmp_path).fetch(stage, compute)
     assert [p.name for p in (tmp_path / "thing").iterdir()] == [stage.key]
+    assert compute.calls == 1
 
 
 def test_seconds_do_not_count_the_stages_asked_for_on_the_way(tmp_path):

@@ -1,7 +1,10 @@
 """One process, a local cluster or a running one: the same stages, byte for byte."""
 
+import os
+import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import pytest
@@ -34,7 +37,7 @@ def results(folder):
     return {
         p.relative_to(folder): p.read_bytes()
         for p in sorted(folder.rglob("*"))
-        if p.is_file() and p.name != "stage.json"
+        if p.is_file() and p.name != "stage.json" and "locks" not in p.parts
     }
 
 
@@ -82,6 +85,25 @@ def test_a_steps_error_is_raised_in_one_line(tmp_path):
     broken = [replace(s, args=(s.args[0], "no_such_kind", "")) if s.verb == "vector" else s for s in steps]
     with pytest.raises(StudyError, match="no_such_kind"):
         work_through(study, broken, workers=2)
+
+
+def test_a_worker_that_dies_is_replaced(alone, tmp_path):
+    """Killed once each, the workers' stages run again; a stage that kills every worker is named."""
+    study = study_in(tmp_path / "cache")
+    steps = steps_of(study, WANTED)
+    client = engine.start(2, "cpu")
+    try:
+        victims = list(client.run(os.getpid).values())
+        timer = threading.Timer(1.0, lambda: [os.kill(pid, signal.SIGKILL) for pid in victims])
+        timer.start()
+        engine.submit(client, steps, engine.Where("", str(study.cache.root), "cpu"))
+        timer.join()
+        assert not set(victims) & set(client.run(os.getpid).values())
+        with pytest.raises(StudyError, match="fatal-stage: 4 workers died over it"):
+            engine.result_of(client.submit(os._exit, 1, key="fatal-stage"))
+    finally:
+        engine.close(client)
+    assert results(study.cache.root) == alone
 
 
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
