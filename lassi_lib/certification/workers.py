@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 
+import psutil
 import torch
 
 _PRELOADED = "lassi_lib.certification.certify"
@@ -23,7 +27,7 @@ def pool(workers: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context(kind)
     if kind == "forkserver":
         context.set_forkserver_preload([_PRELOADED])  # torch is imported once, not once a worker
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(os.getpid(),))
 
 
 def close(workers: int) -> None:
@@ -32,6 +36,14 @@ def close(workers: int) -> None:
     pool.cache_clear()
 
 
-def _start() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pool
+def _start(owner: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, which closes the pool
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
+
+
+def _end_with(owner: int) -> None:
+    """End this process once its owner is gone: a killed run must not go on computing."""
+    while psutil.pid_exists(owner):
+        time.sleep(1)
+    os._exit(1)
