@@ -29,9 +29,13 @@ def phi_lines(summary: pd.DataFrame) -> StudyFigure:
             for x in here.loc[here["celebas"], "phi"].unique():
                 axes.axvline(x, color="#555555", lw=0.8, ls=":")
             _draw(axes, here, column, "phi", {x: x for x in here["phi"]}, "-")
+            axes.margins(x=0.1)
+            axes.locator_params(axis="x", nbins=4)
         line[0].set_title(_words(pair), loc="left", fontsize=10)
-    figure.supxlabel("phi of the two labels (dotted: CelebA's)", fontsize=9)
-    return _with_legend(figure, grid, summary)
+    figure.supxlabel(
+        "phi of the two labels (dotted: CelebA's); intervals of the ratio may be cut", fontsize=9
+    )
+    return _with_legend(figure, grid)
 
 
 def kind_dots(summary: pd.DataFrame) -> StudyFigure:
@@ -49,7 +53,7 @@ def kind_dots(summary: pd.DataFrame) -> StudyFigure:
             axes.grid(axis="y", visible=False)
         line[0].set_yticklabels([_words(kind) for kind in place])
         line[0].set_title(_words(block), loc="left", fontsize=10)
-    return _with_legend(figure, grid, summary)
+    return _with_legend(figure, grid)
 
 
 def _grid(lines: int, height: float):
@@ -80,7 +84,7 @@ def _draw(axes, table: pd.DataFrame, column: str, by: str, place: dict, line: st
     (axes.set_ylabel if across else axes.set_xlabel)(_PANELS[column], fontsize=9)
 
 
-def _with_legend(figure: StudyFigure, grid, summary: pd.DataFrame) -> StudyFigure:
+def _with_legend(figure: StudyFigure, grid) -> StudyFigure:
     handles, names = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=6, frameon=False)
     return figure
