@@ -124,7 +124,8 @@ def fairness_table(rows: pd.DataFrame, table: str, by: Iterable[str], confidence
     rows = rows.reindex(columns=dict.fromkeys([*rows.columns, "d_cs", "d_rs"]))
     ours = summarise(rows, (*EXPERIMENT, *by), confidence)
     names = {f"certified_fairness{end}": f"constant{end}" for end in ("", "_low", "_high")}
-    ours = ours[[*EXPERIMENT[1:], *by, "n_seeds", "n_points", *names]].rename(columns=names)
+    shown = [*EXPERIMENT[1:], *by, "n_seeds", "n_points", *names, "constant_would_do"]
+    ours = ours[shown].rename(columns=names)
     keys = ["task", "sensitive", "vector_type", "method", *(c for c in by if c == "split")]
     theirs = published(table=table)[[*keys, "value"]].rename(columns={"value": "eccv"})
     ours = ours.merge(theirs, on=keys, how="left").drop(columns="vector_type")

@@ -218,7 +218,10 @@ def readable_grid(table: pd.DataFrame, value: str = "certified_fairness") -> pd.
 
 def knowledge_along(study: Study, experiments: Iterable[Experiment], probes: Iterable[str]) -> pd.DataFrame:
     """Return `knowledge_table` of variants that differ in lambda_2, with that column, for `setting_lines`."""
-    table = knowledge_table(study, experiments, probes)
+    groups: dict[tuple, list[Experiment]] = {}  # pair by pair: all of them share lambda_2 = 0
+    for e in experiments:
+        groups.setdefault((e.task, e.sensitive), []).append(e)
+    table = pd.concat([knowledge_table(study, of_pair, probes) for of_pair in groups.values()])
     lambdas = [f"{study.pipeline.methods[m].lambda_2:g}" for m in table["method"]]
     table.insert(0, "lambda_2", lambdas)
     table["method"] = table["method"].str.split(" ").str[0]
