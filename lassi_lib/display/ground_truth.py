@@ -45,7 +45,7 @@ def kept_dots(table: pd.DataFrame) -> StudyFigure:
     axes.set(xlim=(max(0, 5 * np.floor(np.nan_to_num(ends) / 5)), 100.5))
     middle = (len(methods) - 1) / 2 + np.arange(len(pairs)) * (len(methods) + 0.6)
     panels[0].set_yticks(middle, [_words(p) for p in pairs])
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(y.max() + 0.7, -0.7)
     figure.supxlabel("keep their decision on all true counterfactuals (% of points)", fontsize=9)
     handles = [panels[0].plot([], [], METHOD_MARKERS.get(m, "D"), color=colours[m])[0] for m in methods]
     handles += [panels[0].plot([], [], "o", mec="#333333", mfc=c)[0] for c in ("#333333", "white")]

@@ -182,7 +182,7 @@ def truth_table(points: pd.DataFrame, rows: pd.DataFrame, confidence: float = 0.
     """Return one row per experiment, mode and attribute: rates, EmpUnfair, and whether certificates hold.
 
     `emp_unfair` is the share of points (`kept`) whose true counterfactuals differ, `kept_fair` the share of those
-    found fair that keep their prediction on all of them, `kept_others` that of all others, in percent;
+    found fair that keep their prediction on all of them, `kept_others` that of all others (who may keep abstaining), in percent;
     `n_fair`, `n_others` and `n_broken` (found fair, not kept) are counts over all seeds. Intervals of the kept shares
     are Clopper and Pearson's for these trained models: seeds judge the same points and count as one.
     """
@@ -208,7 +208,8 @@ def readable_truth(table: pd.DataFrame) -> pd.DataFrame:
     """Return what a reader needs of the `truth_table`."""
     shown = ["task", "sensitive", "attribute", "method", "mode", "n_seeds", "n_points", "n_fair", "n_broken"]
     rates = ("kept_fair", "kept_others", "emp_unfair")
-    return table[[*shown, *(f"{rate}{end}" for rate in rates for end in ("", "_low", "_high"))]]
+    table = table[[*shown, *(f"{rate}{end}" for rate in rates for end in ("", "_low", "_high"))]]
+    return table.rename(columns={"n_fair": "found fair", "n_broken": "broken"})
 
 
 def beside_table_19(table: pd.DataFrame) -> pd.DataFrame:
@@ -221,6 +222,8 @@ def beside_table_19(table: pd.DataFrame) -> pd.DataFrame:
         found = ours.rename(columns={metric + end: name for end, name in names.items()})
         parts.append(found.assign(metric=metric)[[*keys, *names.values()]])
     both = pd.concat(parts).groupby(keys, sort=False, as_index=False).first()  # of each column what is there
+    within = both["published"].between(both["low"], both["high"]).astype("boolean")
+    both["within_interval"] = within.where(both[["published", "low"]].notna().all(axis=1))
     return both.assign(metric=both["metric"].str.replace("_", " "))
 
 

@@ -72,7 +72,7 @@ def test_truth_table_counts_and_does_not_take_seeds_for_points(m):
     # Clopper & Pearson of 1 of 2 and of 2 of 4, however many seeds said so
     assert (row["kept_fair_low"], row["kept_fair_high"]) == pytest.approx((1.2579, 98.7421), abs=1e-3)
     assert (row["kept_others_low"], row["kept_others_high"]) == pytest.approx((6.7586, 93.2414), abs=1e-3)
-    assert "accuracy" not in readable_truth(pd.DataFrame([row]))
+    assert readable_truth(pd.DataFrame([row]))["found fair"].tolist() == [2 * m]
 
 
 def test_a_group_without_points_has_no_share():
@@ -211,7 +211,10 @@ def test_table_19_in_miniature(shapes):
     both = beside.set_index(["method", "metric"])
     assert both.at[("LASSI", "certified fairness"), "published"] == 81.3
     assert both.at[("Naive", "emp unfair"), "ours"] == pytest.approx(table["emp_unfair"][0])
+    low, high = both.loc[("LASSI", "accuracy"), ["low", "high"]]
+    assert both.at[("LASSI", "accuracy"), "within_interval"] == (low <= 100 <= high)
     assert both["ours"].notna().all() and both["published"].isna().sum() == 3  # LASSI_ball
+    assert both["within_interval"].isna().sum() == 3
     faces_only = beside_table_19(table.assign(sensitive="Young"))
     assert len(faces_only) == 6 and faces_only["ours"].isna().all()
     distances = true_distances(shapes, experiments, turns)
