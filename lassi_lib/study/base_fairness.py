@@ -142,28 +142,39 @@ def accuracy_table(
 ) -> pd.DataFrame:
     """Return accuracies of base classifiers beside Supp. Tables 6 and 15, per task, split and method.
 
-    The majority rate is ours, as printed, and recomputed from CelebA's label file where it is at hand:
-    the whole validation split, every 64th test image.
+    The majority rate is ours, as printed, recomputed for the same points from CelebA's label file where it
+    is at hand (the whole validation split, every 64th test image), and over all of CelebA, as shipped.
     """
-    rows = rows.reindex(columns=dict.fromkeys([*rows.columns, "d_cs", "d_rs"]))
-    ours = summarise(rows, ("task", "split", "method"), confidence)
-    ours = ours[["task", "split", "method", "n_seeds", "n_points", "accuracy", "accuracy_low", "accuracy_high", "majority_rate"]]  # fmt: skip
-    theirs = published(table=["Supp. Table 6", "Supp. Table 15"]).drop_duplicates(
-        ["task", "split", "method", "metric"]
+    rows, keys = (
+        rows.reindex(columns=dict.fromkeys([*rows.columns, "d_cs", "d_rs"])),
+        ["task", "split", "method"],
     )
-    right, majority = (theirs[theirs["metric"] == m] for m in ("accuracy", "majority_class"))
-    right = right[["task", "split", "method", "value"]].rename(columns={"value": "eccv_accuracy"})
-    majority = majority[["task", "split", "value"]].rename(columns={"value": "eccv_majority"})
-    table = ours.merge(right, how="left").merge(majority, how="left")
-    of = {"valid": lambda a: a.of_split("valid"), "test": lambda a: a.subset("test", 312)}
-    celeba = labels.get("CelebA")
-    table["majority in label file"] = [
-        100 * max(y := of[s](celeba)[t].mean(), 1 - y)
-        if celeba and s in of and t in celeba.labels
-        else np.nan
-        for t, s in zip(table["task"], table["split"], strict=True)
-    ]
+    ours = summarise(rows, keys, confidence)
+    shown = ("n_seeds", "n_points", "accuracy", "accuracy_low", "accuracy_high", "majority_rate")
+    theirs = published(table=["Supp. Table 6", "Supp. Table 15"]).drop_duplicates([*keys, "metric"])
+    theirs = theirs.rename(columns={"value": "eccv_accuracy"})
+    majority = theirs[theirs["metric"] == "majority_class"].rename(columns={"eccv_accuracy": "eccv_majority"})
+    table = ours[[*keys, *shown]].merge(
+        theirs.loc[theirs["metric"] == "accuracy", [*keys, "eccv_accuracy"]], how="left"
+    )
+    table = table.merge(majority[["task", "split", "eccv_majority"]], how="left")
+    celeba, law = labels.get("CelebA"), _shipped_rates()
+    table["majority in label file"] = np.nan
+    for i, (task, split) in enumerate(zip(table["task"], table["split"], strict=True)):
+        if celeba and task in celeba.labels:
+            of = celeba.subset("test", 312) if split == "test" else celeba.of_split(split)
+            if of is not None:
+                table.loc[i, "majority in label file"] = 100 * max(of[task].mean(), 1 - of[task].mean())
+        table.loc[i, "majority in all of CelebA"] = 100 * max(
+            law.get(task, np.nan), 1 - law.get(task, np.nan)
+        )
     return table
+
+
+def _shipped_rates() -> dict[str, float]:
+    from lassi_lib.data.label_law import celeba_label_law
+
+    return dict(zip(celeba_label_law().names, celeba_label_law().rates, strict=True))
 
 
 def attribute_table(study: Study, attributes: Iterable[str], labels: dict[str, Annotations]) -> pd.DataFrame:
@@ -171,24 +182,15 @@ def attribute_table(study: Study, attributes: Iterable[str], labels: dict[str, A
 
     `label file`: CelebA's training split, where its file is at hand; `all of CelebA`: the shipped rates.
     """
-    from lassi_lib.data.label_law import celeba_label_law
-
-    facts, law = published(table="Supp. Table 5"), celeba_label_law()
-    shipped, rows = dict(zip(law.names, law.rates, strict=True)), []
+    facts, law, rows = published(table="Supp. Table 5"), _shipped_rates(), []
+    train = labels["CelebA"].of_split("train") if "CelebA" in labels else pd.DataFrame()
     for a in attributes:
         printed = facts[facts["sensitive"] == a].set_index("metric")["value"]
-        train = labels["CelebA"].of_split("train") if "CelebA" in labels else pd.DataFrame()
-        rows.append(
-            {
-                "attribute": a,
-                "positives, ECCV 2022": printed.get("pos_rate", np.nan),
-                "label file": 100 * train[a].mean() if a in train else np.nan,
-                "all of CelebA": 100 * shipped.get(a, np.nan),
-                "positives here": 100 * study.labels("train", a).mean(),
-                "length, ECCV 2022": printed.get("vector_norm", np.nan),
-                "length here": float(study.vector(a).double().norm()),
-            }
-        )
+        row = {"attribute": a, "positives, ECCV 2022": printed.get("pos_rate", np.nan)}
+        row["label file"] = 100 * train[a].mean() if a in train else np.nan
+        row |= {"all of CelebA": 100 * law.get(a, np.nan), "here": 100 * study.labels("train", a).mean()}
+        row["length, ECCV 2022"] = printed.get("vector_norm", np.nan)
+        rows.append(row | {"length here": float(study.vector(a).double().norm())})
     return pd.DataFrame(rows)
 
 
