@@ -23,7 +23,8 @@ from scipy import special
 from lassi_lib.certification.modes import ABSTAINED, FAIR
 from lassi_lib.errors import StudyError
 from lassi_lib.similarity.kinds import angle_of
-from lassi_lib.study.experiment import Question, experiments_of, parse_pair
+from lassi_lib.study.experiment import Experiment, Question, experiments_of, parse_pair
+from lassi_lib.study.params import load_pipeline
 from lassi_lib.study.statistics import crossed_variance
 from lassi_lib.study.study import Study
 from lassi_lib.study.vectors import boundaries
@@ -31,6 +32,7 @@ from lassi_lib.study.verdicts import Verdict
 
 CELEBA = "CelebA"  # the correlation as it is
 REFERENCE = "mean_difference"
+_MODES = ("monte_carlo", "exact_decision")
 _RATES = ("accuracy", "certified_fairness", "exact_fairness")
 
 
@@ -77,8 +79,7 @@ def swapped(
     ``random``, ``degraded_<degrees>`` and the ``..._matched`` kinds are as long as the mean difference, so
     that they differ from it in direction alone; ``true_factor`` and ``partialled`` have their own length.
     """
-    kinds = list(dict.fromkeys([REFERENCE, *kinds]))
-    return _asked(study, pair, [phi], kinds, methods, seeds, "vector_type", confidence)
+    return _asked(study, pair, [phi], _kinds(kinds), methods, seeds, "vector_type", confidence)
 
 
 def dialled_law(pair: str, phis: Sequence[float | str]) -> pd.DataFrame:
@@ -104,22 +105,49 @@ def dialled_law(pair: str, phis: Sequence[float | str]) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("phi", ignore_index=True)
 
 
-def _asked(study, pair, phis, kinds, methods, seeds, by, confidence):
-    """Run all conditions; return rows and summary, whose conditions differ in the column `by`."""
-    task, names = parse_pair(pair)
+def wanted(study: Study, given: dict[str, Any]) -> Iterator[tuple[Study, Experiment, Question]]:
+    """Yield what notebook 05 asks of rendered faces beside its own pairs, for the plan of a run."""
+    faces = study if given["rendered"] == given["profile"] else study.of(load_pipeline(given["rendered"]))
+    pair, outlier, judged = given["dial_pair"], given["dial_outlier"], [given["judged_method"]]
+    methods, seeds, kinds = given["cause_methods"], given["cause_seeds"], given["swap_kinds"]
+    for conditions in (
+        _conditions(faces, pair, given["phis"], [REFERENCE], methods, seeds),
+        _conditions(faces, outlier, given["outlier_phis"], [REFERENCE], judged, seeds),
+        _conditions(faces, pair, [given["swap_phi"]], _kinds(kinds), methods, seeds),
+        _conditions(faces, outlier, [CELEBA], _kinds(given["outlier_kinds"]), judged, seeds),
+    ):
+        for _, _, sub, experiments in conditions:
+            yield from ((sub, e, Question(mode)) for e in experiments for mode in _MODES)
+    chosen = {"pairs": given["strip_pairs"], "methods": given["methods"], "seeds": given["seeds"][:1]}
+    for e in experiments_of(study.pipeline, chosen):
+        yield study, e, Question("exact_decision")
+
+
+def _kinds(kinds: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys([REFERENCE, *kinds]))
+
+
+def _conditions(
+    study: Study, pair: str, phis: Sequence, kinds: Sequence[str], methods: Sequence, seeds: Sequence
+) -> Iterator[tuple[float | str, float, Study, list[Experiment]]]:
+    """Yield per phi, in rising order: its name and value, the study of such faces, the experiments on them."""
+    _, names = parse_pair(pair)
     data = study.pipeline.data
     if data.name != "synthfaces" or not study.pipeline.glow.checkpoint or len(names) > 1:
         raise StudyError(f"pair '{pair}': dialling takes rendered faces, a shipped flow and one attribute")
     asked = {"pairs": [pair], "vector_types": kinds, "methods": methods, "seeds": seeds}
     values = {p: dialled_law(pair, [p])["phi"].item() if p == CELEBA else float(p) for p in phis}
-    parts, facts = [], {}
     for name, phi in sorted(values.items(), key=lambda item: item[1]):
-        sub = study
-        if name != CELEBA:
-            other = replace(study.pipeline, data=replace(data, dial=pair, dial_phi=phi))
-            sub = Study(other, device=str(study.device), cache=study.cache.root, workers=study.workers)
-        experiments = experiments_of(sub.pipeline, asked)
-        for mode in ("monte_carlo", "exact_decision"):
+        dial = {} if name == CELEBA else {"dial": pair, "dial_phi": phi}
+        sub = study.of(replace(study.pipeline, data=replace(data, **dial)))
+        yield name, phi, sub, experiments_of(sub.pipeline, asked)
+
+
+def _asked(study, pair, phis, kinds, methods, seeds, by, confidence):
+    """Run all conditions; return rows and summary, whose conditions differ in the column `by`."""
+    (task, names), parts, facts = parse_pair(pair), [], {}
+    for name, phi, sub, experiments in _conditions(study, pair, phis, kinds, methods, seeds):
+        for mode in _MODES:
             parts.append(sub.run(experiments, Question(mode)).assign(phi=phi))
         for kind in kinds:
             facts[phi, kind] = {"celebas": name == CELEBA} | _vector_facts(sub, task, names[0], kind)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,10 @@ from lassi_lib.study.params import Pipeline
 
 if TYPE_CHECKING:
     from lassi_lib.study.study import Study
+
+
+# notebooks that ask for more than pairs x methods x seeds, and the module whose `wanted` says what
+FURTHER = {"05_outlier_analysis": "causes"}
 
 
 @dataclass(frozen=True)
@@ -39,13 +44,15 @@ class Step:
 
 
 def steps_of_notebooks(study: Study, params: dict[str, dict[str, Any]]) -> list[Step]:
-    """Return the steps that the parameters of all notebooks ask for."""
-    wanted = [
-        pair
-        for given in params.values()
-        for pair in product(experiments_of(study.pipeline, given), questions_of(given))
-    ]
-    return steps_of(study, dict.fromkeys((e, q) for e, q in wanted if len(e.sensitive) <= MODES[q.mode]))
+    """Return the steps that the parameters of all notebooks ask for, each once."""
+    wanted = []
+    for name, given in params.items():
+        asked = product(experiments_of(study.pipeline, given), questions_of(given))
+        wanted += [(study, e, question) for e, question in asked if len(e.sensitive) <= MODES[question.mode]]
+        if name in FURTHER:
+            wanted += import_module(f"lassi_lib.study.{FURTHER[name]}").wanted(study, given)
+    steps = [step for sub, e, question in wanted for step in steps_of(sub, [(e, question)])]
+    return list({step.stage.key: step for step in steps}.values())
 
 
 def steps_of(study: Study, wanted: Iterable[tuple[Experiment, Question]]) -> list[Step]:
