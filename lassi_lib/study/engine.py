@@ -61,9 +61,10 @@ def work_through(study: Study, steps: Iterable[Step], *, workers: int = 1, sched
     if not todo:
         return 0
     if workers == 1 and not scheduler:
-        studies = {_key(study.pipeline): study}
+        studies = {_faces(study.pipeline): study}
         for step in progress(todo, label="stages", unit="stage"):
-            compute(studies.setdefault(_key(step.pipeline), study.of(step.pipeline)), step)
+            own = studies.setdefault(_faces(step.pipeline), study.of(step.pipeline))
+            compute(own.of(step.pipeline), step)
         return len(todo)
     where = Where(str(study.data_root or ""), str(study.cache.root.resolve()), str(study.device))
     client = connect(scheduler) if scheduler else start(workers, where.device)
@@ -166,19 +167,19 @@ _STUDIES: dict[tuple, Study] = {}
 
 
 def _study(where: Where, pipeline: Pipeline) -> Study:
-    """Return this process's study of a pipeline; the last few are kept, with their latents in memory."""
+    """Return this process's study of a pipeline; those of the last few data sets keep their latents."""
     from lassi_lib.study.study import Study
 
     os.environ.setdefault("LASSI_QUIET", "1")
-    key = (where, _key(pipeline))
+    key = (where, _faces(pipeline))
     if key not in _STUDIES:
         while len(_STUDIES) > 3:
             _STUDIES.pop(next(iter(_STUDIES)))
         _STUDIES[key] = Study(
             pipeline, data_root=where.data_root, device=where.device, cache=Path(where.cache), workers=1
         )
-    return _STUDIES[key]
+    return _STUDIES[key].of(pipeline)
 
 
-def _key(pipeline: Pipeline) -> str:
-    return repr(pipeline)
+def _faces(pipeline: Pipeline) -> str:
+    return repr((pipeline.data, pipeline.glow))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 # notebooks that ask for more than pairs x methods x seeds, and the module whose `wanted` says what
-FURTHER = {"05_outlier_analysis": "causes"}
+FURTHER = {"05_outlier_analysis": "causes", "08_sensitivity": "sensitivity"}
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,17 @@ its settings leave as they were.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from copy import copy
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lassi_lib.errors import StudyError, nearest
 from lassi_lib.study.claims import knowledge_table
-from lassi_lib.study.experiment import Experiment, Question
+from lassi_lib.study.experiment import Experiment, Question, experiments_of
 from lassi_lib.study.published import published
 from lassi_lib.study.statistics import PAIR, paired_difference, summarise
 from lassi_lib.study.study import Study
@@ -64,14 +64,29 @@ def varied(study: Study, method: str, **lists: Iterable) -> Study:
                 else of
                 for key, of in exceptions.items()
             }
-    other = copy(study)
-    other.pipeline = replace(study.pipeline, methods=methods, exceptions=exceptions)
-    return other
+    return study.of(replace(study.pipeline, methods=methods, exceptions=exceptions))
 
 
 def variants(study: Study, method: str) -> list[str]:
     """Return the names of a method's variants, in the order in which `varied` made them."""
     return [name for name in study.pipeline.methods if name.startswith(f"{method} ")]
+
+
+def wanted(study: Study, given: dict[str, Any]) -> Iterator[tuple[Study, Experiment, Question]]:
+    """Yield what notebook 08 asks, for the plan of a run."""
+    sampled, exact = Question(), Question("exact_smoothing")
+    along = varied(study, "LASSI", lambda_2=given["lambda_2"])
+    trained = {name: given[name] for name in ("batch_norm", "sampling", "radius_scale")}
+    changed = varied(study, "LASSI", **trained)
+    noises = [Question(mode, sigma_cs=x) for x in given["sigma_cs"] for mode in (sampled.mode, exact.mode)]
+    for sub, methods, questions in (
+        (along, variants(along, "LASSI"), [sampled, exact]),
+        (study, given["methods"], [exact]),
+        (study, given["smoothed"], noises),
+        (changed, ["LASSI", *variants(changed, "LASSI")], [sampled]),
+    ):
+        asked = {"pairs": given["pairs"], "seeds": given["seeds"], "methods": methods}
+        yield from ((sub, e, q) for e in experiments_of(sub.pipeline, asked) for q in questions)
 
 
 def sensitivity_table(
