@@ -280,7 +280,9 @@ def markdown(table: pd.DataFrame) -> str:
     lines = ["| what | attributes | device | s per point | ratio | one core: median | 95 % under |"]
     lines.append("|---|---:|---|---:|---:|---:|---:|")
     for row in table.to_dict("records"):
-        one = [f"{row[k]:.4f}" if pd.notna(row.get(k)) else "" for k in ("one_core_median_s", "one_core_95_s")]
+        one = [
+            f"{row[k]:.4f}" if pd.notna(row.get(k)) else "" for k in ("one_core_median_s", "one_core_95_s")
+        ]
         ratio = f"{row['ratio']:,.0f}" if pd.notna(row["ratio"]) else ""
         cells = [row["what"], row["attributes"], row["device"], f"{row['s_per_point']:.4f}", ratio, *one]
         lines.append("| " + " | ".join(str(c) for c in cells) + " |")

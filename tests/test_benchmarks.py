@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import certification as benchmark
+from benchmarks import scaling
 from lassi_lib.certification.certify import MODES, certify
 from lassi_lib.numerics import threads
 
@@ -85,3 +86,14 @@ def test_sizes_that_cannot_certify_are_one_line(capsys):
     with pytest.raises(SystemExit, match="2"):
         benchmark.main([*TINY, "--n", "1000", "--points", "0"])
     assert "n_center = 1000" in capsys.readouterr().err
+
+
+def test_the_scaling_benchmark_compares_caches_byte_for_byte(tmp_path):
+    for cache, value in (("a", "1"), ("b", "1"), ("c", "2")):
+        (tmp_path / cache / "encoder" / "key").mkdir(parents=True)
+        (tmp_path / cache / "encoder" / "key" / "w.bin").write_text(value)
+        (tmp_path / cache / "encoder" / "key" / "stage.json").write_text(cache)  # seconds may differ
+    assert scaling.differences(tmp_path / "a", tmp_path / "b") == []
+    assert scaling.differences(tmp_path / "a", tmp_path / "c") == ["encoder/key/w.bin"]
+    (tmp_path / "b" / "encoder" / "key" / "more.bin").touch()
+    assert scaling.differences(tmp_path / "a", tmp_path / "b") == ["encoder/key/more.bin"]

@@ -33,7 +33,8 @@ def contents(folder):
 def smoke(tmp_path_factory):
     """The smoke profile's results, computed from an empty cache; returns (output, cache, process)."""
     base = tmp_path_factory.mktemp("smoke")
-    done = run("--profile", "smoke", "--output", base / "out", "--device", "cpu", LASSI_CACHE=base / "cache")
+    common = ("--profile", "smoke", "--output", base / "out", "--device", "cpu")
+    done = run(*common, "--workers", 2, LASSI_CACHE=base / "cache")
     assert done.returncode == 0, done.stdout + done.stderr
     return base / "out", base / "cache", done
 

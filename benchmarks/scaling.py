@@ -1,0 +1,80 @@
+"""How the experiments' part of a run scales with workers: seconds from an empty cache, same results?
+
+    python -m benchmarks.scaling --profile smoke --workers 1 2 4 --json benchmarks/scaling.json
+
+Every number of workers starts from an empty cache (the flow's checkpoint is shipped) and computes all
+stages that the profile's notebooks ask for. Stages are compared byte for byte with those of the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from pathlib import Path
+
+from lassi_lib.errors import StudyError
+from lassi_lib.study.engine import work_through
+from lassi_lib.study.params import load_notebook_params, notebooks_of
+from lassi_lib.study.plan import steps_of_notebooks
+from lassi_lib.study.study import Study
+
+
+def measure(profile: str, names: list[str], workers: int, cache: Path, data_root: str = "") -> dict:
+    """Compute all stages of notebooks into an empty cache; return seconds and the number of stages."""
+    study = Study(profile, cache=cache, data_root=data_root)
+    params = {name: load_notebook_params(profile, name) for name in names}
+    steps = steps_of_notebooks(study, params)
+    started = time.perf_counter()
+    stages = work_through(study, steps, workers=workers)
+    return {"workers": workers, "stages": stages, "seconds": time.perf_counter() - started}
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """Return the files of stages (but for the records of their seconds) that differ between two caches."""
+    files = {p.relative_to(c) for c in (one, other) for p in c.rglob("*") if p.is_file()}
+    files = {f for f in files if f.name != "stage.json" and f.parts[0] != "locks"}
+    both = [(f, one / f, other / f) for f in sorted(files)]
+    return [
+        str(f) for f, a, b in both if not (a.exists() and b.exists() and a.read_bytes() == b.read_bytes())
+    ]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure every number of workers, print the table, write the JSON; 1 if results differ."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="smoke")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NB", help="these notebooks, by beginning")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--data-root", default="")
+    parser.add_argument("--json", type=Path, help="write the table there")
+    args = parser.parse_args(argv)
+    rows, differ = [], []
+    try:
+        names = [n for n in notebooks_of(args.profile) if not args.only or n.startswith(tuple(args.only))]
+        with tempfile.TemporaryDirectory(prefix="lassi-scaling-") as folder:
+            caches = [Path(folder) / str(n) for n in args.workers]
+            for n, cache in zip(args.workers, caches, strict=True):
+                row = measure(args.profile, names, n, cache, args.data_root)
+                rows.append(row | {"ratio": rows[0]["seconds"] / row["seconds"] if rows else 1.0})
+                differ += differences(caches[0], cache)
+                print(
+                    "{workers} workers: {stages} stages, {seconds:.0f} s, ratio {ratio:.2f}".format(
+                        **rows[-1]
+                    )
+                )
+    except StudyError as error:
+        parser.error(str(error))
+    print(f"{len(differ)} files differ" if differ else "all stages identical, byte for byte")
+    if args.json:
+        machine = {"cpu": platform.machine(), "threads": os.cpu_count(), "python": platform.python_version()}
+        report = {"machine": machine, "profile": args.profile, "rows": rows, "differ": differ}
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+    return 1 if differ else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
