@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from lassi_lib.study import batch, params
+from lassi_lib.study import batch, engine, params
 from lassi_lib.study.notebooks import artefacts_of, check_source
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -110,6 +110,18 @@ def test_a_second_run_from_an_empty_cache_gives_identical_tables(smoke, tmp_path
     assert (tmp_path / "out" / rows).read_bytes() == (output / rows).read_bytes()
 
 
+def test_a_dry_run_prints_the_plan_and_touches_nothing(smoke, tmp_path):
+    _, cache, _ = smoke
+    before = sorted(cache.rglob("*"))
+    done = run("--profile", "smoke", "--dry-run", "--skip", "05,08", "--force", "classifier", "--cache", cache,
+               "--output", tmp_path / "out", "--device", "cpu")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"encoder +\d+ stages, +0 to compute", done.stdout)
+    assert re.search(r"certificates empirical +(\d+) stages, +\1 to compute, about", done.stdout)
+    assert sorted(cache.rglob("*")) == before
+    assert not (tmp_path / "out").exists()
+
+
 def test_only_keeps_the_other_notebooks_results(smoke, tmp_path):
     output, cache, _ = smoke
     copy = tmp_path / "out"
@@ -134,6 +146,7 @@ def spoil(tmp_path, monkeypatch, capsys):
     output.mkdir()
     (output / "run.json").write_text("{}")
     monkeypatch.setenv("LASSI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(engine, "_ANSWER", "1s")
 
     def attempt(*arguments, file="", change=None):
         if file:
@@ -204,6 +217,12 @@ def test_a_mistake_in_the_params_is_one_line(spoil, file, change, words):
     [
         (["--profile", "nosuch"], ["nosuch", "--list"]),
         (["--only", "77"], ["--only 77"]),
+        (["--skip", "01,claim"], ["--skip claim"]),
+        (["--seeds", "42;0"], ["--seeds 42;0", "42,0"]),
+        (["--seeds", "1,1"], ["--seeds 1,1", "different"]),
+        (["--workers", "0"], ["--workers 0"]),
+        (["--force", "encoders"], ["--force encoders", "did you mean 'encoder'"]),
+        (["--scheduler", "tcp://127.0.0.1:9"], ["--scheduler tcp://127.0.0.1:9", "no Dask scheduler"]),
         (["--profile", "celeba20k"], ["--data-root", "mmlab", "demo"]),
         (["--profile", "celeba20k", "--data-root", "/nowhere"], ["/nowhere", "mmlab", "img_align_celeba"]),
     ],

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lassi_lib.errors import StudyError, nearest
 from lassi_lib.study.params import (
@@ -32,6 +33,11 @@ from lassi_lib.study.params import (
 )
 
 RESULTS = ROOT / "results"
+if TYPE_CHECKING:
+    from lassi_lib.study.experiment import Experiment
+    from lassi_lib.study.plan import Step
+    from lassi_lib.study.study import Study
+
 NOTEBOOK_TIMEOUT = 4 * 3600.0  # seconds; experiments are computed before, so notebooks take minutes
 PACKAGES = [
     "torch",
@@ -75,7 +81,17 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="run_all.py", description="Run the LASSI reproducibility study.")
     p.add_argument("--profile", default="demo", help="which data and sizes, see --list (default: demo)")
     p.add_argument("--data-root", default="", metavar="DIR", help="folder of the data set's official files")
-    p.add_argument("--only", default="", metavar="NB", help="run one notebook, by number or name")
+    p.add_argument("--only", default="", metavar="NB", help="these notebooks, by number or name: 01,07")
+    p.add_argument("--skip", default="", metavar="NB", help="all notebooks but these: 03,05")
+    p.add_argument("--seeds", default="", metavar="S", help="seeds instead of the params' own: 42,0")
+    p.add_argument("--dry-run", action="store_true", help="print the plan, compute nothing")
+    p.add_argument(
+        "--force", default="", metavar="STAGE", help="compute these stages and all that follows again"
+    )
+    p.add_argument("--fail-fast", action="store_true", help="stop at the first notebook that fails")
+    p.add_argument(
+        "--cache", default="", metavar="DIR", help="where stages are kept (default: $LASSI_CACHE or .cache)"
+    )
     p.add_argument("--output", default="", metavar="DIR", help="where results go (default: results/PROFILE)")
     p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: auto")
     p.add_argument(
@@ -106,11 +122,22 @@ def print_list() -> None:
 
 def run_profile(args: argparse.Namespace) -> int:
     """Check, compute, execute and render one profile; return the exit code."""
+    from lassi_lib.study.engine import work_through
+    from lassi_lib.study.plan import describe, following
+
     if args.workers < 1:
         raise StudyError(f"--workers {args.workers}: at least 1 is needed")
+    if args.cache:
+        os.environ["LASSI_CACHE"] = str(Path(args.cache).resolve())
     pipeline = load_pipeline(args.profile)
     names = _chosen(notebooks_of(args.profile), args.only)
+    if args.skip:
+        left_out = _chosen(names, args.skip, "--skip")
+        names = [name for name in names if name not in left_out]
     params = {name: load_notebook_params(args.profile, name) for name in names}
+    if args.seeds:
+        seeds = _seeds(args.seeds)
+        params = {name: p | {"seeds": seeds} if "seeds" in p else p for name, p in params.items()}
     _check_rules(args.profile, params)
     output = Path(args.output).resolve() if args.output else RESULTS / args.profile
     _check_output(output)
@@ -118,17 +145,27 @@ def run_profile(args: argparse.Namespace) -> int:
     os.environ["LASSI_DATA_ROOT"] = str(Path(args.data_root).resolve()) if args.data_root else ""
 
     started = datetime.now(UTC)
-    computed = compute_experiments(args.profile, params, args.device, args.workers, args.scheduler)
+    study, steps = plan_of(args.profile, params, args.device)
+    again = following(steps, args.force) if args.force else []
+    if args.dry_run:
+        print(describe(study, steps, again))
+        return 0
+    for step in again:
+        study.cache.remove(step.stage)
+    if pipeline.glow.checkpoint:
+        study.glow()  # a damaged one is noticed here
+    work_through(study, steps, workers=args.workers, scheduler=args.scheduler)
+    computed = study.facts(), study.seconds(_experiments(study, params))
 
     draft = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
         runs = _execute(names, params, args, output, draft)
         info = _run_info(args.profile, params, computed, started, runs, output)
-        _render(names, info, draft)
+        _render(list(runs), info, draft)
         _replace(output, draft)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    for name in names:
+    for name in runs:
         run = info["notebooks"][name]
         print(f"{name}: {run['status']} in {run['minutes']:.1f} min. {run['verdict'] or run['error']}")
     if output.parent == RESULTS:
@@ -136,23 +173,16 @@ def run_profile(args: argparse.Namespace) -> int:
 
         write_overview(RESULTS)
     print(f"open {_shown(output / 'index.html')}")
-    return 0 if all(info["notebooks"][n]["status"] == "ok" for n in names) else 1
+    return 0 if all(run.ok for run in runs.values()) else 1
 
 
-def compute_experiments(
-    profile: str, params: dict[str, dict], device: str, workers: int = 1, scheduler: str = ""
-) -> tuple[dict, dict]:
-    """Compute into the cache whatever the notebooks will ask for.
-
-    Returns the facts of the run and the recorded seconds of every kind of stage.
-    """
-    from lassi_lib.study.engine import work_through
+def plan_of(profile: str, params: dict[str, dict], device: str) -> tuple[Study, list[Step]]:
+    """Return the profile's study and every step that its notebooks need; all names are checked first."""
     from lassi_lib.study.experiment import experiments_of
     from lassi_lib.study.plan import steps_of_notebooks
     from lassi_lib.study.study import Study
 
     pipeline = load_pipeline(profile)
-    wanted = dict.fromkeys(e for p in params.values() for e in experiments_of(pipeline, p))
     study = Study(profile, device=device)
     known = study.dataset("test")  # the cheapest thing that can be missing comes first
     named = {"pipeline": [a for key in pipeline.exceptions for a in key.replace("/", "+").split("+")]}
@@ -165,22 +195,33 @@ def compute_experiments(
                 known.column(attribute)
             except StudyError as error:
                 raise StudyError(f"params/{profile}/{file}.yaml: {error}") from None
-    study.glow()
-    work_through(study, steps_of_notebooks(study, params), workers=workers, scheduler=scheduler)
-    return study.facts(), study.seconds(wanted)
+    return study, steps_of_notebooks(study, params)
 
 
-def _chosen(names: list[str], only: str) -> list[str]:
-    """Return the notebooks meant by --only: a number ('01', '1') or a name (or its beginning)."""
-    if not only:
-        return names
-    if only.isdigit():
-        hits = [n for n in names if n.split("_")[0] == only.zfill(2)]
-    else:
-        hits = [n for n in names if n.startswith(only)]
-    if not hits:
-        raise StudyError(f"--only {only}: no such notebook in this profile{nearest(only, names)}")
-    return hits
+def _experiments(study: Study, params: dict[str, dict]) -> list[Experiment]:
+    from lassi_lib.study.experiment import experiments_of
+
+    return list(dict.fromkeys(e for p in params.values() for e in experiments_of(study.pipeline, p)))
+
+
+def _chosen(names: list[str], given: str, option: str = "--only") -> list[str]:
+    """Return the notebooks meant by an option: numbers ('01', '1') or names (or their beginnings)."""
+    hits = []
+    for word in filter(None, given.split(",")):
+        if word.isdigit():
+            found = [n for n in names if n.split("_")[0] == word.zfill(2)]
+        else:
+            found = [n for n in names if n.startswith(word)]
+        if not found:
+            raise StudyError(f"{option} {word}: no such notebook in this profile{nearest(word, names)}")
+        hits += found
+    return [n for n in names if n in hits] if given else names
+
+
+def _seeds(given: str) -> list[int]:
+    if not re.fullmatch(r"\d+(,\d+)*", given) or len(set(given.split(","))) < len(given.split(",")):
+        raise StudyError(f"--seeds {given}: write different whole numbers between commas, like 42,0")
+    return [int(seed) for seed in given.split(",")]
 
 
 def _check_rules(profile: str, params: dict[str, dict]) -> None:
@@ -251,8 +292,13 @@ def _execute(
 
     os.environ["LASSI_OUTPUT"] = str(draft)
     try:
-        if args.workers == 1 or pick_device(args.device).type == "cuda":
-            return {name: run(name) for name in names}
+        if args.workers == 1 or args.fail_fast or pick_device(args.device).type == "cuda":
+            runs = {}
+            for name in names:
+                runs[name] = run(name)
+                if args.fail_fast and not runs[name].ok:
+                    break
+            return runs
         with ThreadPoolExecutor(args.workers) as pool:
             try:
                 return dict(zip(names, pool.map(run, names), strict=True))

@@ -120,6 +120,16 @@ class StageCache:
             shutil.rmtree(draft, ignore_errors=True)
         self._verified.add(folder)
 
+    def remove(self, stage: Stage) -> None:
+        """Forget a stage, if it is kept."""
+        shutil.rmtree(self.folder(stage), ignore_errors=True)
+        self._verified.discard(self.folder(stage))
+
+    def seconds(self, name: str) -> list[tuple[dict[str, Any], float]]:
+        """Return parameters and seconds of every kept stage of a name."""
+        records = [json.loads(path.read_text()) for path in self.root.glob(f"{name}/*/stage.json")]
+        return [(record["params"], record["seconds"]) for record in records]
+
     def record(self, stage: Stage) -> dict[str, Any]:
         """Return the ``stage.json`` of a kept stage: parameters, seconds and facts."""
         return json.loads((self.folder(stage) / "stage.json").read_text())

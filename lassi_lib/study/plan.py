@@ -11,9 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import product
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from lassi_lib.certification.modes import MODES
+from lassi_lib.errors import StudyError, nearest
 from lassi_lib.similarity.kinds import find_kind
 from lassi_lib.study import vectors
 from lassi_lib.study.cache import Stage
@@ -85,6 +87,48 @@ def steps_of(study: Study, wanted: Iterable[tuple[Experiment, Question]]) -> lis
 def missing(study: Study, steps: Iterable[Step]) -> list[Step]:
     """Return the steps whose stage is not kept yet; a damaged one counts as missing (with a warning)."""
     return [step for step in steps if not study.cache.has(step.stage)]
+
+
+def following(steps: list[Step], verb: str) -> list[Step]:
+    """Return the steps of a verb and all that are made from them.
+
+    Raises
+    ------
+    StudyError
+        If no step has the verb.
+    """
+    verbs = sorted({step.verb for step in steps})
+    if verb not in verbs:
+        raise StudyError(
+            f"--force {verb}: this run has no such stage{nearest(verb, verbs)}; it has {', '.join(verbs)}"
+        )
+    found: dict[str, Step] = {}
+    for step in steps:
+        if step.verb == verb or found.keys() & set(step.stage.parents):
+            found[step.stage.key] = step
+    return list(found.values())
+
+
+def describe(study: Study, steps: list[Step], again: Iterable[Step] = ()) -> str:
+    """Return the plan in words: per kind of stage how many are kept and how long the others may take.
+
+    Minutes are the median of what stages of the same kind took that this cache holds, on one process.
+    """
+    todo = {step.stage.key for step in [*missing(study, steps), *again]}
+    kinds: dict[tuple[str, str], list[Step]] = {}
+    for step in steps:
+        kinds.setdefault((step.verb, step.stage.params.get("mode", "")), []).append(step)
+    lines, total, unknown = [], 0.0, False
+    for (verb, mode), own in kinds.items():
+        left = sum(step.stage.key in todo for step in own)
+        name = own[0].stage.name
+        seconds = [s for params, s in study.cache.seconds(name) if params.get("mode", "") == mode]
+        minutes = left * median(seconds) / 60 if seconds else 0.0
+        total, unknown = total + minutes, unknown or bool(left and not seconds)
+        known = f"about {minutes:.1f} min" if seconds or not left else "minutes not known yet"
+        lines.append(f"  {verb} {mode}".ljust(34) + f"{len(own):5d} stages, {left:5d} to compute, {known}")
+    more = " and what is not known yet" if unknown else ""
+    return "\n".join([*lines, f"  in all about {total:.0f} min on one process{more}"])
 
 
 def compute(study: Study, step: Step) -> None:

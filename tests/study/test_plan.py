@@ -1,13 +1,15 @@
 """The plan names every stage once, parents first; nothing is planned that is kept."""
 
+import re
 from dataclasses import replace
 from itertools import product
 
 import pytest
 
+from lassi_lib.errors import StudyError
 from lassi_lib.study.experiment import Experiment, Question
 from lassi_lib.study.params import load_notebook_params, load_pipeline
-from lassi_lib.study.plan import compute, missing, steps_of, steps_of_notebooks
+from lassi_lib.study.plan import compute, describe, following, missing, steps_of, steps_of_notebooks
 from lassi_lib.study.study import Study
 
 
@@ -56,3 +58,23 @@ def test_the_notebooks_of_a_profile_share_their_steps(study):
     both, one = steps_of_notebooks(study, params), steps_of_notebooks(study, {names[0]: params[names[0]]})
     assert {s.stage.key for s in one} <= {s.stage.key for s in both}
     assert [s.verb for s in one].count("encoder") == [s.verb for s in both].count("encoder")
+
+
+def test_forcing_a_stage_takes_all_that_is_made_from_it(study):
+    steps = steps_of(study, [(experiment(m), Question()) for m in ("Naive", "LASSI")])
+    assert [s.verb for s in following(steps, "classifier")] == ["classifier", "certificates"] * 2
+    assert [s.verb for s in following(steps, "vector")].count("encoder") == 1  # naive ones see no vector
+    with pytest.raises(StudyError, match="did you mean 'encoder'"):
+        following(steps, "encoders")
+
+
+def test_the_plan_says_what_is_kept_and_how_long_the_rest_may_take(study):
+    steps = steps_of(study, [(experiment("Naive", seed=7), Question("exact_decision"))])
+    for step in steps[:-1]:
+        compute(study, step)
+    text = describe(study, steps)
+    assert re.search(r"encoder +1 stages, +0 to compute", text)
+    assert re.search(r"certificates exact_decision +1 stages, +1 to compute", text)
+    again = following(steps, "encoder")
+    assert re.search(r"encoder +1 stages, +1 to compute, about", describe(study, steps, again))
+    assert "in all about" in text
