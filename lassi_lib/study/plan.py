@@ -117,12 +117,15 @@ def describe(study: Study, steps: list[Step], again: Iterable[Step] = ()) -> str
     todo = {step.stage.key for step in [*missing(study, steps), *again]}
     kinds: dict[tuple[str, str], list[Step]] = {}
     for step in steps:
-        kinds.setdefault((step.verb, step.stage.params.get("mode", "")), []).append(step)
+        mode = step.args[1].mode if step.verb == "certificates" else ""
+        kinds.setdefault((step.verb, mode), []).append(step)
     lines, total, unknown = [], 0.0, False
     for (verb, mode), own in kinds.items():
         left = sum(step.stage.key in todo for step in own)
         name = own[0].stage.name
-        seconds = [s for params, s in study.cache.seconds(name) if params.get("mode", "") == mode]
+        seconds = [
+            s for p, s in study.cache.seconds(name) if not mode or p.get("mode", "monte_carlo") == mode
+        ]
         minutes = left * median(seconds) / 60 if seconds else 0.0
         total, unknown = total + minutes, unknown or bool(left and not seconds)
         known = f"about {minutes:.1f} min" if seconds or not left else "minutes not known yet"
