@@ -11,7 +11,7 @@ from lassi_lib.display.certificates import history_curve
 from lassi_lib.errors import StudyError
 from lassi_lib.flow.glow import GlowConfig
 from lassi_lib.study import params
-from lassi_lib.study.batch import compute_experiments
+from lassi_lib.study.batch import plan_of
 from lassi_lib.study.claims import published_beside
 from lassi_lib.study.experiment import Experiment, experiments_of
 from lassi_lib.study.faces import flow_history, label_table, traversals, vector_table
@@ -170,7 +170,7 @@ def test_a_mistaken_exception_is_one_line(spoilt, exceptions, words):
 def test_an_exception_for_an_unknown_attribute_is_found_before_anything_is_computed(spoilt):
     spoilt({"Smilling/Young": {"LASSI": {"sigma_rs": 1.0}}})
     with pytest.raises(StudyError, match=r"params/mine/pipeline.yaml.*did you mean 'Smiling'"):
-        compute_experiments("mine", {}, "cpu")
+        plan_of("mine", {}, "cpu")
 
 
 def test_an_exception_changes_the_keys_of_its_own_experiments_alone(tmp_path):
