@@ -268,43 +268,49 @@ def true_distances(study: Study, experiments: Iterable[Experiment], values: Sequ
 
 
 def ground_truth_verdict(
-    table: pd.DataFrame, min_kept: float, method: str = "LASSI", confidence: float = 0.95
+    table: pd.DataFrame, min_kept: float, methods: Sequence[str] = ("LASSI",), confidence: float = 0.95
 ) -> Verdict:
     """Judge whether the published certificate holds for true counterfactuals, by the `truth_table`.
 
     An attribute of a pair is supported when the lower bound of `kept_fair` is at least `min_kept` percent,
-    not supported when the upper bound falls short, else (or if nothing was certified) inconclusive.
-    Bounds are one-sided at `confidence`, divided over the rows (Bonferroni), for these trained models.
+    not supported when the upper bound falls short, else inconclusive; where nothing was certified there is
+    nothing to judge. Bounds are one-sided at `confidence`, divided over the rows that are judged
+    (Bonferroni), for these trained models.
 
     Raises
     ------
     StudyError
-        If the table has no certificates of the method.
+        If the table has no certificates of these methods.
     """
     shown = ["task", "sensitive", "attribute", "method", "n_seeds", "n_fair", "n_broken", "kept_fair"]
-    judged = table[(table["mode"] == "monte_carlo") & (table["method"] == method)].reset_index(drop=True)
+    table = table[table["method"].isin(list(methods))]
+    judged = table[table["mode"] == "monte_carlo"].reset_index(drop=True)
     if judged.empty:
-        raise StudyError(f"ground truth: no certificates of method '{method}' to judge: ask for monte_carlo")
+        raise StudyError(
+            f"ground truth: no certificates of {', '.join(methods)} to judge: ask for monte_carlo"
+        )
+    empty = judged["n_fair"] == 0
     n = judged["n_fair"] / judged["n_seeds"]
-    level = 1 - 2 * (1 - confidence) / len(judged)
+    level = 1 - 2 * (1 - confidence) / max(1, (~empty).sum())
     low, high = clopper_pearson(n - judged["n_broken"] / judged["n_seeds"], n, level)
     judged = judged[shown].assign(
         kept_fair_low=100 * low, kept_fair_high=100 * high, kept_others=judged["kept_others"]
     )
     short, enough = judged["kept_fair_high"] < min_kept, judged["kept_fair_low"] >= min_kept
-    judged["outcome"] = np.select([enough, short], ["supported", "not supported"], "inconclusive")
-    found = set(judged["outcome"])
+    named = ["nothing certified", "supported", "not supported"]
+    judged["outcome"] = np.select([empty, enough, short], named, "inconclusive")
+    found = set(judged["outcome"]) if not empty.all() else {"inconclusive"}
     outcome = next(o for o in ("not supported", "inconclusive", "supported") if o in found)
-    tally = ", ".join(f"{(judged['outcome'] == o).sum()} {o}" for o in OUTCOMES)
+    tally = ", ".join(f"{(judged['outcome'] == o).sum()} {o}" for o in (*OUTCOMES, named[0]))
     text = (
-        f"That certificates hold for true counterfactuals is {outcome}: of {len(judged)} attributes of pairs "
-        f"{tally}. An attribute is supported when the lower {100 * confidence:g} % bound of the share of "
-        f"certified points that keep their prediction is at least {min_kept:g} %, not supported when the upper "
-        f"bound falls short, else inconclusive (one-sided bounds for these trained models, Bonferroni over "
-        f"{len(judged)})."
+        f"That certificates of {' and '.join(methods)} hold for true counterfactuals is {outcome}: of "
+        f"{len(judged)} attributes of pairs {tally}. An attribute is supported when the lower "
+        f"{100 * confidence:g} % bound of the share of certified points that keep their prediction is at least "
+        f"{min_kept:g} %, not supported when the upper bound falls short, else inconclusive (one-sided bounds "
+        f"for these trained models, Bonferroni over those with certified points)."
     )
     for mode, words in (("monte_carlo", "certified"), ("exact_decision", "exactly verified")):
-        part = table[(table["mode"] == mode) & (table["method"] == method)]
+        part = table[table["mode"] == mode]
         if part["n_fair"].sum():
             text += f" Of {part['n_fair'].sum():,} {words} points, {part['n_broken'].sum():,} change theirs."
     return Verdict(outcome, text, judged)

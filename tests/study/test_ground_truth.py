@@ -85,16 +85,20 @@ def test_a_group_without_points_has_no_share():
 
 @pytest.mark.parametrize(
     ("fair", "broken", "outcome"),
-    [(300, 0, "supported"), (300, 60, "not supported"), (20, 0, "inconclusive"), (0, 0, "inconclusive")],
+    [(300, 0, "supported"), (300, 60, "not supported"), (20, 0, "inconclusive")],
 )
 def test_verdict_follows_from_the_bounds(fair, broken, outcome):
     row = {"task": "Smiling", "sensitive": "Young", "attribute": "Young", "method": "LASSI", "n_seeds": 1}
     row |= {"mode": "monte_carlo", "n_fair": fair, "n_broken": broken, "kept_others": 90.0}
-    row["kept_fair"] = 100 * (1 - broken / fair) if fair else np.nan
-    table = pd.DataFrame([row, row | {"method": "Naive", "n_broken": fair}])
+    row["kept_fair"] = 100 * (1 - broken / fair)
+    nothing = row | {"method": "LASSI_ball", "n_fair": 0, "n_broken": 0, "kept_fair": np.nan}
+    table = pd.DataFrame([row, row | {"method": "Naive", "n_broken": fair}, nothing])
     verdict = ground_truth_verdict(table, 95)
     assert verdict.outcome == outcome and verdict.table["outcome"].tolist() == [outcome]
-    assert (f"Of {fair} certified points, {broken} change" in verdict.text) == (fair > 0)
+    assert f"Of {fair} certified points, {broken} change" in verdict.text
+    both = ground_truth_verdict(table, 95, ["LASSI", "LASSI_ball"])
+    assert both.outcome == outcome and both.table["outcome"].tolist() == [outcome, "nothing certified"]
+    assert both.table["kept_fair_low"][0] == verdict.table["kept_fair_low"][0]
     with pytest.raises(StudyError, match="monte_carlo"):
         ground_truth_verdict(table.assign(mode="exact_decision"), 95)
 
