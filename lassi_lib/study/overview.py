@@ -260,6 +260,8 @@ def _json(path: Path) -> dict[str, Any]:
 def write_overview(results: str | Path) -> Path:
     """Write results/index.html over the folders results/<profile> and return its path.
 
+    Its first table is written to results/overview.md too.
+
     Raises
     ------
     StudyError
@@ -281,7 +283,17 @@ def write_overview(results: str | Path) -> Path:
         f'<h2>Question by question</h2><ol class="entries">{"".join(_details(results, found))}</ol></main>'
     )
     write_page(results / "index.html", page("LASSI reproducibility study", body))
+    (results / "overview.md").write_text(_glance_md(folders, found))
     return results / "index.html"
+
+
+def _glance_md(folders: list[Path], found: dict[str, list[Finding]]) -> str:
+    lines = ["| question | " + " | ".join(f.name for f in folders) + " |", "|---" * (len(folders) + 1) + "|"]
+    for number, title, _ in ROWS:
+        cells = [f.outcome + (f" ({f.held})" if f.held else "") for f in found[number]]
+        cells = [cell + (" (stale)" if f.stale else "") for cell, f in zip(cells, found[number], strict=True)]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def _word(f: Finding) -> str:

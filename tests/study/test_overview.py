@@ -111,6 +111,15 @@ def test_the_rows_and_columns_are_all_there(page):
     assert sorted(number for number, _, _ in ROWS) == [f"{i:02d}" for i in range(1, 11)]
 
 
+def test_the_first_table_is_kept_in_words_for_the_readme(results, page):
+    lines = (results / "overview.md").read_text().splitlines()
+    assert lines[0].startswith("| question | ")
+    assert len(lines) == 2 + len(ROWS)
+    assert len({line.count("|") for line in lines}) == 1
+    claim = next(line for line in lines if line.startswith("| Claim 1"))
+    assert "not supported (1 of 2 pairs as trained)" in claim
+
+
 def test_a_verdict_comes_with_its_numbers_minutes_and_page(page):
     said = answers(page, "01")["good"]
     assert said.b.text == "not supported" and said.b["class"] == ["bad"]
