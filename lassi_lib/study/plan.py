@@ -50,11 +50,16 @@ def steps_of_notebooks(study: Study, params: dict[str, dict[str, Any]]) -> list[
     wanted = []
     for name, given in params.items():
         asked = product(experiments_of(study.pipeline, given), questions_of(given))
-        wanted += [(study, e, question) for e, question in asked if len(e.sensitive) <= MODES[question.mode]]
+        wanted += [(study, e, question) for e, question in asked if _sensible(e, question)]
         if name in FURTHER:
             wanted += import_module(f"lassi_lib.study.{FURTHER[name]}").wanted(study, given)
     steps = [step for sub, e, question in wanted for step in steps_of(sub, [(e, question)])]
     return list({step.stage.key: step for step in steps}.values())
+
+
+def _sensible(e: Experiment, question: Question) -> bool:
+    """Whether a mode is offered for so many attributes; other radii are asked of single ones alone."""
+    return len(e.sensitive) <= (MODES[question.mode] if question.epsilon is None else 1)
 
 
 def steps_of(study: Study, wanted: Iterable[tuple[Experiment, Question]]) -> list[Step]:
