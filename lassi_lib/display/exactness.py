@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -62,7 +63,7 @@ def _panels(pairs: list[str], columns: int) -> tuple[StudyFigure, list]:
     figure = StudyFigure(figsize=(9, 1.0 + 2.4 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, sharey=True, sharex=True, squeeze=False).ravel()
     for axes, pair in zip(panels, pairs, strict=False):
-        axes.set_title(_words(pair), loc="left", fontsize=10)
+        axes.set_title(textwrap.fill(_words(pair), 31), loc="left", fontsize=10)
     for axes in panels[len(pairs) :]:
         axes.remove()
     return figure, list(panels[: len(pairs)])
@@ -147,10 +148,13 @@ def counterexample_figure(
         if not len(table):
             continue
         rows += [np.asarray(faces), np.asarray(similar)]
-        labels += [label, "similar"]
+        labels += [label, "similar" if len(table["t"].iloc[0]) == 1 else "similar (class, t)"]
         captions.append([name(k) for k in table["prediction"]])
-        changes = [", ".join(f"{x:+.2f}" for x in t) for t in table["t"]]
-        captions.append([f"{name(k)}  t = {t}" for k, t in zip(table["witness_class"], changes, strict=True)])
+        # several coefficients must fit under a face
+        changes = [
+            f"t = {t[0]:+.2f}" if len(t) == 1 else " ".join(f"{x:+.1f}" for x in t) for t in table["t"]
+        ]
+        captions.append([f"{name(k)}  {t}" for k, t in zip(table["witness_class"], changes, strict=True)])
     if not rows:
         raise ValueError("no counterexample to show")
     return _strips(rows, labels, captions)
