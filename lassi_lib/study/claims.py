@@ -167,8 +167,9 @@ def transfer_verdict(rows: pd.DataFrame, min_fairness: float, confidence: float 
     found = set(table["outcome"])
     outcome = next(o for o in ("not supported", "inconclusive", "supported") if o in found)
     tally = ", ".join(f"{(table['outcome'] == o).sum()} {o}" for o in OUTCOMES)
+    few = ", for these models alone (one seed)" if table["n_seeds"].min() == 1 else ""
     text = (
-        f"Claim 3 is {outcome}: of {len(table)} pairs {tally}. A pair is supported when the lower "
+        f"Claim 3 is {outcome}{few}: of {len(table)} pairs {tally}. A pair is supported when the lower "
         f"{100 * confidence:g} % bound of its certified fairness is at least {min_fairness:g} % and that of "
         "its accuracy above the majority rate; not supported when the upper bound of either falls short; "
         f"else inconclusive (one-sided bounds, Bonferroni over {len(table)} pairs, seeds and points counted)."

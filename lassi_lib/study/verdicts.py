@@ -145,7 +145,8 @@ def _text(
     """Say the outcome, the rule and what limits it; every number comes from the rule or the table."""
     n, m = len(table), int(table["n_seeds"].min())
     tally = ", ".join(f"{(table['outcome'] == o).sum()} {o}" for o in OUTCOMES)
-    text = f"{subject} is {outcome}: of {n} pairs {tally}. {rule.words(method, baseline, n)}"
+    said = outcome if m > 1 else f"{outcome}, for these models alone (one seed)"
+    text = f"{subject} is {said}: of {n} pairs {tally}. {rule.words(method, baseline, n)}"
     alone = (table["outcome_these_models"] == "supported").sum()
     if m == 1:
         text += " With one seed the bounds count test points alone and say nothing of another training."
