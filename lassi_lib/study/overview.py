@@ -205,7 +205,7 @@ def _numbers(path: Path, fair: str) -> tuple[str, str]:
             base = f" (Naive {span(t[f'{column}_baseline'])})" if f"{column}_baseline" in t else ""
             rates.append(f"{span(t[column])} % {word}{base}")
         held = f"{(t['outcome_these_models'] == 'supported').sum()} of {len(t)} pairs as trained"
-        held += ", one seed" * (t["n_seeds"].max() == 1)
+        held += ", one seed" if t["n_seeds"].max() == 1 else ""
         size = f"{span(t['n_seeds'], 0)} seeds, {span(t['n_points'], 0)} test images"
     except (OSError, ValueError, KeyError, TypeError):  # no such table, or one of another kind
         return "", ""
