@@ -21,7 +21,7 @@ from lassi_lib.study.experiment import Experiment, Question, parse_pair
 from lassi_lib.study.published import published
 from lassi_lib.study.statistics import EXPERIMENT, outcomes, rate_interval, summarise
 from lassi_lib.study.study import Study
-from lassi_lib.study.verdicts import Verdict
+from lassi_lib.study.verdicts import Verdict, worst_of
 
 KINDS = {"ResNet18": "resnet18", "zG_classifier": "latent"}  # as the supplement calls them
 _FRESH = 1_000_000_007  # numbers of points, so that end points draw noise of their own
@@ -121,7 +121,6 @@ def _at_endpoints(study: Study, e: Experiment, rows: pd.DataFrame, folder: Path)
 def fairness_table(rows: pd.DataFrame, table: str, by: Iterable[str], confidence: float) -> pd.DataFrame:
     """Return shares of constant decisions per experiment and `by`, and those of a published `table` beside."""
     by = list(by)
-    rows = rows.reindex(columns=dict.fromkeys([*rows.columns, "d_cs", "d_rs"]))
     ours = summarise(rows, (*EXPERIMENT, *by), confidence)
     names = {f"certified_fairness{end}": f"constant{end}" for end in ("", "_low", "_high")}
     shown = [*EXPERIMENT[1:], *by, "n_seeds", "n_points", *names, "constant_would_do"]
@@ -145,10 +144,7 @@ def accuracy_table(
     The majority rate is ours, as printed, recomputed for the same points from CelebA's label file where it
     is at hand (the whole validation split, every 64th test image), and over all of CelebA, as shipped.
     """
-    rows, keys = (
-        rows.reindex(columns=dict.fromkeys([*rows.columns, "d_cs", "d_rs"])),
-        ["task", "split", "method"],
-    )
+    keys = ["task", "split", "method"]
     ours = summarise(rows, keys, confidence)
     shown = ("n_seeds", "n_points", "accuracy", "accuracy_low", "accuracy_high", "majority_rate")
     theirs = published(table=["Supp. Table 6", "Supp. Table 15"]).drop_duplicates([*keys, "metric"])
@@ -212,9 +208,9 @@ def change_verdict(rows: pd.DataFrame, min_changed: float, confidence: float = 0
             decided = "supported" if low >= min_changed else "not supported"
             row[name] = decided if low >= min_changed or high < min_changed else "inconclusive"
         table.append(row)
-    table, order = pd.DataFrame(table), ("not supported", "inconclusive", "supported")
-    outcome = next(o for o in order if o in set(table["outcome"]))
-    tally = ", ".join(f"{(table['outcome'] == o).sum()} {o}" for o in reversed(order))
+    table, order = pd.DataFrame(table), ("supported", "inconclusive", "not supported")
+    outcome = worst_of(table["outcome"])
+    tally = ", ".join(f"{(table['outcome'] == o).sum()} {o}" for o in order)
     text = (
         f"That an ordinary classifier changes its decision for at least {min_changed:g} % of faces is {outcome}: of "
         f"{len(table)} pairs and classifiers {tally}. Supported when the lower {100 * confidence:g} % bound of the "

@@ -182,8 +182,8 @@ def plan_of(profile: str, params: dict[str, dict], device: str) -> tuple[Study, 
     from lassi_lib.study.plan import steps_of_notebooks
     from lassi_lib.study.study import Study
 
-    pipeline = load_pipeline(profile)
     study = Study(profile, device=device)
+    pipeline = study.pipeline
     known = study.dataset("test")  # the cheapest thing that can be missing comes first
     named = {"pipeline": [a for key in pipeline.exceptions for a in key.replace("/", "+").split("+")]}
     for notebook, p in params.items():

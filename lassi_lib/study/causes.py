@@ -28,7 +28,7 @@ from lassi_lib.study.params import load_pipeline
 from lassi_lib.study.statistics import crossed_variance
 from lassi_lib.study.study import Study
 from lassi_lib.study.vectors import boundaries
-from lassi_lib.study.verdicts import Verdict
+from lassi_lib.study.verdicts import Verdict, worst_of
 
 CELEBA = "CelebA"  # the correlation as it is
 REFERENCE = "mean_difference"
@@ -361,10 +361,8 @@ def causes_verdict(
             outcome = "supported" if effect["factor_low"] >= min_factor else "inconclusive"
             first[column] = "not supported" if effect["factor_high"] < min_factor else outcome
         table.append(first)
-    table, outcomes = pd.DataFrame(table), {}
-    for name, part in table.groupby("explanation", sort=False):
-        worst = ("not supported", "inconclusive", "supported")
-        outcomes[name] = next(o for o in worst if o in set(part["outcome"]))
+    table = pd.DataFrame(table)
+    outcomes = {name: worst_of(p["outcome"]) for name, p in table.groupby("explanation", sort=False)}
     return Verdict(
         outcomes["label correlation"], _text(table, outcomes, min_factor, confidence, method), table
     )

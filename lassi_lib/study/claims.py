@@ -13,7 +13,7 @@ from lassi_lib.study.experiment import Experiment
 from lassi_lib.study.published import merk_beside_eccv, published
 from lassi_lib.study.statistics import PAIR, outcomes, rate_interval
 from lassi_lib.study.study import Study
-from lassi_lib.study.verdicts import OUTCOMES, Verdict
+from lassi_lib.study.verdicts import OUTCOMES, Verdict, worst_of
 
 PUBLISHED_KINDS = ("mean_difference", "perpendicular", "ramaswamy", "discovered")
 _FIT = 8000  # training faces that a probe is fitted on
@@ -164,8 +164,7 @@ def transfer_verdict(rows: pd.DataFrame, min_fairness: float, confidence: float 
                 row[name] = "not supported" if short else "inconclusive"
         table.append(row)
     table = pd.DataFrame(table)
-    found = set(table["outcome"])
-    outcome = next(o for o in ("not supported", "inconclusive", "supported") if o in found)
+    outcome = worst_of(table["outcome"])
     tally = ", ".join(f"{(table['outcome'] == o).sum()} {o}" for o in OUTCOMES)
     few = ", for these models alone (one seed)" if table["n_seeds"].min() == 1 else ""
     text = (

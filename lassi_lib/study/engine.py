@@ -114,9 +114,9 @@ def run_step(step: Step, where: Where, parents: list[str]) -> str:
 
 def start(workers: int, device: str) -> Client:
     """Start a local cluster of processes with one thread each; on CUDA one per GPU."""
+    _need_dask()
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
-    _need_dask()
     quiet = {"LASSI_QUIET": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     options = {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.ERROR}
     if device.startswith("cuda"):

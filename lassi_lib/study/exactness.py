@@ -30,7 +30,6 @@ def fairness_by_mode(rows: pd.DataFrame, confidence: float = 0.95, seeds: str = 
     seeds : {'random', 'fixed'}
         Intervals over seeds and points, or over points alone: these trained models, new faces.
     """
-    rows = rows.reindex(columns=dict.fromkeys([*rows.columns, "d_cs", "d_rs"]))
     table = summarise(rows, (*EXPERIMENT, "mode"), confidence, seeds)
     undecided = rows["status"].eq("UNDECIDED").groupby([rows[c] for c in (*EXPERIMENT, "mode")], sort=False)
     table["undecided"] = 100 * undecided.mean().to_numpy()

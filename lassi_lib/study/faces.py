@@ -21,13 +21,13 @@ def label_table(study: Study, attributes: Iterable[str]) -> pd.DataFrame:
 
     An attribute of more than two classes has a row for each of them.
     """
-    rows, splits = [], dict.fromkeys(("train", study.training_split, "valid", "test"))
+    rows = []
     for name in attributes:
         n = study.n_classes(name)
         named = study.dataset("test").extras.get("class_names", {}) if n > 2 else {}
         for c in range(n) if n > 2 else [1]:
             row = {"attribute": f"{name}: {named.get(name, range(n))[c]}" if n > 2 else name}
-            row |= {f"{s} %": 100 * (study.labels(s, name) == c).mean() for s in splits}
+            row |= {f"{s} %": 100 * (study.labels(s, name) == c).mean() for s in study.splits}
             rows.append(row | {"train positives": int((study.labels("train", name) == c).sum())})
     return pd.DataFrame(rows)
 

@@ -23,7 +23,7 @@ from lassi_lib.study.experiment import Experiment, Question
 from lassi_lib.study.published import published
 from lassi_lib.study.statistics import EXPERIMENT, clopper_pearson, rate_interval, summarise
 from lassi_lib.study.study import Study
-from lassi_lib.study.verdicts import OUTCOMES, Verdict
+from lassi_lib.study.verdicts import OUTCOMES, Verdict, worst_of
 
 if TYPE_CHECKING:
     import torch
@@ -186,7 +186,7 @@ def truth_table(points: pd.DataFrame, rows: pd.DataFrame, confidence: float = 0.
     `n_fair`, `n_others` and `n_broken` (found fair, not kept) are counts over all seeds. Intervals of the kept shares
     are Clopper and Pearson's for these trained models: seeds judge the same points and count as one.
     """
-    rates = summarise(rows.reindex(columns=dict.fromkeys([*rows, "d_cs", "d_rs"])), MODE, confidence)
+    rates = summarise(rows, MODE, confidence)
     shown = [f"{rate}{end}" for rate in ("accuracy", "certified_fairness") for end in ("", "_low", "_high")]
     table = []
     for key, part in points.groupby([*MODE, "attribute"], sort=False):
@@ -299,8 +299,7 @@ def ground_truth_verdict(
     short, enough = judged["kept_fair_high"] < min_kept, judged["kept_fair_low"] >= min_kept
     named = ["nothing certified", "supported", "not supported"]
     judged["outcome"] = np.select([empty, enough, short], named, "inconclusive")
-    found = set(judged["outcome"]) if not empty.all() else {"inconclusive"}
-    outcome = next(o for o in ("not supported", "inconclusive", "supported") if o in found)
+    outcome = worst_of(judged["outcome"]) if not empty.all() else "inconclusive"
     tally = ", ".join(f"{(judged['outcome'] == o).sum()} {o}" for o in (*OUTCOMES, named[0]))
     text = (
         f"That certificates of {' and '.join(methods)} hold for true counterfactuals is {outcome}: of "

@@ -28,7 +28,7 @@ from lassi_lib.study.associations import associations, celeba_associations
 from lassi_lib.study.published import published
 from lassi_lib.study.statistics import EXPERIMENT, outcomes
 from lassi_lib.study.study import Study
-from lassi_lib.study.verdicts import Verdict
+from lassi_lib.study.verdicts import Verdict, worst_of
 
 # predictor -> (explanation it belongs to, sign of the effect that the explanation expects)
 PREDICTORS = {
@@ -324,7 +324,7 @@ def explanations_verdict(
         if np.isfinite(r2)
         else "Too few pairs for a model."
     )
-    return Verdict(_worst(row["outcome"] for row in table), text, pd.DataFrame(table))
+    return Verdict(worst_of(row["outcome"] for row in table), text, pd.DataFrame(table))
 
 
 def combined_verdict(regression: Verdict, experiment: Verdict) -> Verdict:
@@ -333,7 +333,7 @@ def combined_verdict(regression: Verdict, experiment: Verdict) -> Verdict:
     What one of them finds (supported or not supported) holds unless the other finds the opposite; else
     inconclusive. The outcome is that of the published explanations: not supported if either is, supported if both are.
     """
-    tried = experiment.table.groupby("explanation", sort=False)["outcome"].agg(_worst)
+    tried = experiment.table.groupby("explanation", sort=False)["outcome"].agg(worst_of)
     table = regression.table[["explanation"]].copy()
     table["published"] = table["explanation"].isin(PUBLISHED_EXPLANATIONS)
     table["by regression"] = regression.table["outcome"]
@@ -347,9 +347,4 @@ def combined_verdict(regression: Verdict, experiment: Verdict) -> Verdict:
         f"Why some pairs can hardly be certified, by the published explanations: {'; '.join(said)}. By ours: "
         f"{'; '.join(ours)}. What regression or experiment finds holds unless the other finds the opposite."
     )
-    return Verdict(_worst(table.loc[table["published"], "outcome"]), text, table)
-
-
-def _worst(found: Iterable[str]) -> str:
-    found = set(found)
-    return next((o for o in ("not supported", "inconclusive") if o in found), "supported")
+    return Verdict(worst_of(table.loc[table["published"], "outcome"]), text, table)

@@ -71,7 +71,7 @@ def steps_of(study: Study, wanted: Iterable[tuple[Experiment, Question]]) -> lis
 
     if not study.pipeline.glow.checkpoint:
         add(study._glow_stage(), "glow")
-    for split in dict.fromkeys(("train", study.training_split, "valid", "test")):
+    for split in study.splits:
         add(study._latents_stage(split), "latents", split)
     for e, question in wanted:
         kind = find_kind(e.vector_type)

@@ -22,7 +22,7 @@ from lassi_lib.study.experiment import Experiment, Question, experiments_of
 from lassi_lib.study.published import published
 from lassi_lib.study.statistics import PAIR, paired_difference, summarise
 from lassi_lib.study.study import Study
-from lassi_lib.study.verdicts import Verdict, VerdictRule
+from lassi_lib.study.verdicts import Verdict, VerdictRule, worst_of
 
 VOTED = "exact center, votes"
 SETTINGS = ("lambda_2", "sigma_cs", "sigma_rs")
@@ -150,7 +150,6 @@ def _per_method(experiments: Iterable[Experiment]) -> list[list[Experiment]]:
 def _summary(
     study: Study, e: Experiment, rows: pd.DataFrame, sigma_cs: float, confidence: float
 ) -> pd.DataFrame:
-    rows = rows.reindex(columns=dict.fromkeys([*rows.columns, "d_cs", "d_rs"]))
     table = summarise(rows, ("task", "sensitive", "certificate"), confidence)
     values = (study.settings(e).lambda_2, sigma_cs, study.settings(e).sigma_rs)
     texts = {name: f"{value:g}" for name, value in zip(SETTINGS, values, strict=True)}
@@ -308,8 +307,7 @@ def jump_verdict(steps: pd.DataFrame, step: Sequence[float], rule: VerdictRule) 
     steepest = steps.groupby(["task", "sensitive"])["gain per doubling"].transform("max")
     abrupt = here["gain per doubling"] == steepest[here.index]
     jumps = here["jumps"].where(abrupt | (here["jumps"] != "supported"), "not supported")
-    order = ("not supported", "inconclusive", "supported")
-    worst = [next(o for o in order if o in set(found)) for found in (jumps, here["stays"])]
+    worst = [worst_of(found) for found in (jumps, here["stays"])]
     alone = (here["jumps_these_models"] == "supported") & abrupt
     text = (
         f"From lambda_2 = {step[0]:g} to {step[1]:g}, that certified fairness jumps is {worst[0]}, and that accuracy "
@@ -320,4 +318,4 @@ def jump_verdict(steps: pd.DataFrame, step: Sequence[float], rule: VerdictRule) 
         f"over seeds and points. Test points alone counted, fairness jumps in {alone.sum()} of {len(here)} pairs "
         f"and accuracy stays in {(here['stays_these_models'] == 'supported').sum()}."
     )
-    return Verdict(next(o for o in order if o in worst), text, steps)
+    return Verdict(worst_of(worst), text, steps)

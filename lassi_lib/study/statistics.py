@@ -162,6 +162,8 @@ def summarise(
             raise StudyError(
                 f"summarise(): the rows have no column '{column}'{nearest(column, rows.columns)}"
             )
+    # modes that judge without radii have none
+    rows = rows.reindex(columns=dict.fromkeys([*rows.columns, "d_cs", "d_rs"]))
     table = [
         dict(zip(by, key, strict=True)) | _measures(group, confidence, seeds)
         for key, group in rows.groupby(list(by), sort=False)

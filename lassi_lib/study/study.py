@@ -101,6 +101,11 @@ class Study:
         """
         return "biased" if self.pipeline.data.biased else "train"
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that are encoded, each once."""
+        return tuple(dict.fromkeys(("train", self.training_split, "valid", "test")))
+
     def dataset(self, split: str) -> FaceDataset:
         """Return the images and labels of one split ('biased' is the biased training split)."""
         from lassi_lib.data.dataset import load_dataset
@@ -488,8 +493,7 @@ class Study:
         return total
 
     def _stages(self, e: Experiment) -> list[Stage]:
-        names = dict.fromkeys(("train", self.training_split, "valid", "test"))
-        splits = [self._latents_stage(s) for s in names]
+        splits = [self._latents_stage(s) for s in self.splits]
         own = [self._encoder_stage(e), self._classifier_stage(e), self._certificates_stage(e)]
         return [self._glow_stage(), *splits, *self._vector_stages(e), *own]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +70,12 @@ class Verdict:
         return self.text.split(". ")[0].rstrip(".") + "."
 
 
+def worst_of(outcomes: Iterable[str]) -> str:
+    """Return what several outcomes come to: 'supported' only if all are, 'not supported' if any is not."""
+    found = set(outcomes)
+    return next((o for o in ("not supported", "inconclusive") if o in found), "supported")
+
+
 def _judge(gains: list[PairedDifference], losses: list[PairedDifference], rule: VerdictRule) -> pd.DataFrame:
     """Apply the rule to every pair; its bounds are shown at the level at which it was decided.
 
@@ -134,8 +141,7 @@ def claim_1_verdict(
     table = table.merge(base[[*PAIR, *shown[-2:]]], on=list(PAIR), suffixes=("", "_baseline"))
     table = pd.concat([table, judged["random"]], axis=1)
     table["outcome_these_models"] = judged["fixed"]["outcome"]
-    found = set(table["outcome"])
-    outcome = next(o for o in ("not supported", "inconclusive", "supported") if o in found)
+    outcome = worst_of(table["outcome"])
     return Verdict(outcome, _text(outcome, table, rule, method, baseline, subject), table)
 
 

@@ -114,3 +114,11 @@ def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
             work_through(study, steps_of(study, WANTED), scheduler=address)
         assert address in str(error.value)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("how", [{"workers": 2}, {"scheduler": "tcp://127.0.0.1:9"}])
+def test_without_dask_one_line_says_what_to_install(tmp_path, monkeypatch, how):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    study = study_in(tmp_path)
+    with pytest.raises(StudyError, match="pip install distributed"):
+        work_through(study, steps_of(study, WANTED), **how)

@@ -9,7 +9,7 @@ from scipy import stats
 
 from lassi_lib.errors import StudyError
 from lassi_lib.study.statistics import PairedDifference
-from lassi_lib.study.verdicts import Verdict, VerdictRule, _judge, claim_1_verdict
+from lassi_lib.study.verdicts import Verdict, VerdictRule, _judge, claim_1_verdict, worst_of
 from tests.study.test_statistics import make_rows, noisy_rows, probit_study
 
 RULE = VerdictRule(min_fairness_gain=20, max_accuracy_loss=5)
@@ -154,3 +154,15 @@ def test_the_headline_is_the_first_sentence():
         "supported", "Claim 1 is supported: of 2 pairs 2 supported. The rule says so.", pd.DataFrame()
     )
     assert verdict.headline == "Claim 1 is supported: of 2 pairs 2 supported."
+
+
+@pytest.mark.parametrize(
+    ("found", "outcome"),
+    [
+        (["supported", "supported"], "supported"),
+        (["supported", "inconclusive"], "inconclusive"),
+        (["inconclusive", "not supported", "supported"], "not supported"),
+    ],
+)
+def test_several_outcomes_come_to_the_worst_of_them(found, outcome):
+    assert worst_of(found) == outcome
