@@ -183,11 +183,12 @@ def finding(folder: Path, number: str) -> Finding:
     held, numbers = _numbers(
         folder / "tables" / f"{number}_verdict.csv", "alike" if number == "07" else "certified"
     )
+    one = "one seed" if len(entry.get("parameters", {}).get("seeds", ())) == 1 else ""
     return Finding(
         profile,
         said.get("outcome") or "no verdict",
         f"{said['text']} {numbers}".strip(),
-        held,
+        ", ".join(filter(None, (held, one))),
         minutes,
         f"{name}.html",
         said.get("picture", ""),
@@ -205,7 +206,6 @@ def _numbers(path: Path, fair: str) -> tuple[str, str]:
             base = f" (Naive {span(t[f'{column}_baseline'])})" if f"{column}_baseline" in t else ""
             rates.append(f"{span(t[column])} % {word}{base}")
         held = f"{(t['outcome_these_models'] == 'supported').sum()} of {len(t)} pairs as trained"
-        held += ", one seed" if t["n_seeds"].max() == 1 else ""
         size = f"{span(t['n_seeds'], 0)} seeds, {span(t['n_points'], 0)} test images"
     except (OSError, ValueError, KeyError, TypeError):  # no such table, or one of another kind
         return "", ""

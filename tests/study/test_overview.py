@@ -251,3 +251,13 @@ def test_the_overview_is_made_on_request(results, capsys):
     assert "index.html" in capsys.readouterr().out and (results / "index.html").is_file()
     assert batch.main(["--overview", "--output", str(results / "other")]) == 2
     assert "holds no results" in capsys.readouterr().err
+
+
+def test_one_seed_is_said_whatever_the_verdicts_table_holds(results):
+    path = results / "good" / "run.json"
+    run = json.loads(path.read_text())
+    for entry in run["notebooks"].values():
+        entry["parameters"]["seeds"] = [42]
+    path.write_text(json.dumps(run))
+    assert finding(results / "good", "01").held == "1 of 2 pairs as trained, one seed"
+    assert finding(results / "good", "10").held == "one seed"
