@@ -6,9 +6,10 @@ never show it: every share of constant decisions is an upper bound.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from lassi_lib.certification.modes import ABSTAINED
 from lassi_lib.study import vectors
 from lassi_lib.study.annotations import Annotations
 from lassi_lib.study.cache import Stage
-from lassi_lib.study.experiment import Experiment, Question, parse_pair
+from lassi_lib.study.experiment import Experiment, Question, experiments_of, parse_pair
 from lassi_lib.study.published import published
 from lassi_lib.study.statistics import EXPERIMENT, outcomes, rate_interval, summarise
 from lassi_lib.study.study import Study
@@ -37,23 +38,53 @@ def base_rows(
     ResNet18 reads the images that the flow makes of the latents, zG_classifier the latents.
     """
     parts = []
-    for pair, method, seed, split in product(pairs, methods, seeds, splits):
-        task, sensitive = parse_pair(pair) if "/" in pair else (pair, ())
-        e = Experiment(study.pipeline.data.name, task, sensitive, study.pipeline.vector_type, method, seed)
-        stage = Stage(
-            "base_rows",
-            1,
-            {"split": split, "epsilon": study.pipeline.certification.epsilon},
-            (
-                vectors.base_classifier_stage(study, KINDS[method], task, seed).key,
-                study._latents_stage(split).key,
-                *(v.key for v in study._vector_stages(e)),
-            ),
-        )
-        folder = study.cache.fetch(stage, lambda folder, e=e, split=split: _examine(study, e, split, folder))
-        rows = pd.read_csv(folder / "rows.csv")
-        parts.append(rows.assign(**e.columns(), split=split, label=study.labels(split, task)))
+    for e, split in product(_base_experiments(study, pairs, methods, seeds), splits):
+        rows = decisions(study, e, split)
+        parts.append(rows.assign(**e.columns(), split=split, label=study.labels(split, e.task)))
     return pd.concat(parts, ignore_index=True)
+
+
+def _base_experiments(
+    study: Study, pairs: Iterable[str], methods: Iterable[str], seeds: Iterable[int]
+) -> Iterator[Experiment]:
+    for pair, method, seed in product(pairs, methods, seeds):
+        task, sensitive = parse_pair(pair) if "/" in pair else (pair, ())
+        yield Experiment(study.pipeline.data.name, task, sensitive, study.pipeline.vector_type, method, seed)
+
+
+def steps(study: Study, given: dict[str, Any]) -> Iterator[tuple[Stage, str, tuple]]:
+    """Yield what notebook 09 asks beside certificates, for the plan of a run: stage, verb, arguments."""
+    for method, tasks, pairs in (
+        ("ResNet18", given["resnet_tasks"], given["resnet_pairs"]),
+        ("zG_classifier", given["tasks"], given["base_pairs"]),
+    ):
+        for asked, splits in ((tasks, ("valid", "test")), (pairs, given["base_splits"])):
+            for e in _base_experiments(study, asked, [method], given["base_seeds"]):
+                base = (KINDS[method], e.task, e.seed)
+                yield vectors.base_classifier_stage(study, *base), "base", base
+                for named in ((a, e.vector_type, e.task) for a in e.sensitive):
+                    yield vectors.vector_stage(study, *named), "vector", named
+                for split in splits:
+                    yield _decisions_stage(study, e, split), "decisions", (e, split)
+    for e in experiments_of(study.pipeline, given):
+        yield _endpoints_stage(study, e), "endpoints", (e,)
+
+
+def decisions(study: Study, e: Experiment, split: str) -> pd.DataFrame:
+    """Return one base classifier's decisions on a split (see `base_rows`), from the stage cache."""
+    folder = study.cache.fetch(
+        _decisions_stage(study, e, split), lambda folder: _examine(study, e, split, folder)
+    )
+    return pd.read_csv(folder / "rows.csv")
+
+
+def _decisions_stage(study: Study, e: Experiment, split: str) -> Stage:
+    parents = (
+        vectors.base_classifier_stage(study, KINDS[e.method], e.task, e.seed).key,
+        study._latents_stage(split).key,
+        *(v.key for v in study._vector_stages(e)),
+    )
+    return Stage("base_rows", 1, {"split": split, "epsilon": study.pipeline.certification.epsilon}, parents)
 
 
 def _examine(study: Study, e: Experiment, split: str, folder: Path) -> None:
@@ -85,11 +116,7 @@ def endpoint_rows(study: Study, experiments: Iterable[Experiment]) -> pd.DataFra
     parts = []
     for e in experiments:
         certified, plain = study.certificates(e), study.certificates(e, Question("empirical"))
-        stage = Stage("endpoints", 1, {}, (study._certificates_stage(e).key,))
-        folder = study.cache.fetch(
-            stage, lambda folder, e=e, rows=certified: _at_endpoints(study, e, rows, folder)
-        )
-        there = pd.read_csv(folder / "predictions.csv").to_numpy()
+        there = endpoint_predictions(study, e).to_numpy()
         same = (there == certified["prediction"].to_numpy()[:, None]).all(1)
         fair = np.where(same, "PASSED", "REFUTED")
         smoothed = certified.assign(
@@ -102,9 +129,20 @@ def endpoint_rows(study: Study, experiments: Iterable[Experiment]) -> pd.DataFra
     return pd.concat(parts, ignore_index=True)
 
 
-def _at_endpoints(study: Study, e: Experiment, rows: pd.DataFrame, folder: Path) -> None:
+def endpoint_predictions(study: Study, e: Experiment) -> pd.DataFrame:
+    """Return the smoothed predictions at z +- epsilon a_k, a column per end point, from the stage cache."""
+    folder = study.cache.fetch(_endpoints_stage(study, e), lambda folder: _at_endpoints(study, e, folder))
+    return pd.read_csv(folder / "predictions.csv")
+
+
+def _endpoints_stage(study: Study, e: Experiment) -> Stage:
+    return Stage("endpoints", 1, {}, (study._certificates_stage(e).key,))
+
+
+def _at_endpoints(study: Study, e: Experiment, folder: Path) -> None:
     from lassi_lib.certification.certify import certify
 
+    rows = study.certificates(e)
     similarity, spec = study._asked(e, Question())
     number, z = rows["index"].to_numpy(), study.latents("test")[rows["index"].tolist()]
     predictions = {}

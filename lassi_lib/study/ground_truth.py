@@ -9,9 +9,9 @@ or does not, reach them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ import pandas as pd
 from lassi_lib.certification.modes import FAIR
 from lassi_lib.errors import StudyError
 from lassi_lib.study.cache import Stage
-from lassi_lib.study.experiment import Experiment, Question
+from lassi_lib.study.experiment import Experiment, Question, experiments_of
 from lassi_lib.study.published import published
 from lassi_lib.study.statistics import EXPERIMENT, clopper_pearson, rate_interval, summarise
 from lassi_lib.study.study import Study
@@ -110,11 +110,28 @@ def true_answers(study: Study, experiments: Iterable[Experiment], values: Sequen
     parts = []
     for e in experiments:
         for attribute in e.sensitive:
-            params = {"attribute": attribute, "values": list(values), "samples": SAMPLES, "delta": DELTA}
-            stage = Stage("truth", 1, params, (study._certificates_stage(e).key,))
-            part = _cached(study, stage, lambda e=e, a=attribute: _answers(study, e, a, values))
+            part = answers(study, e, attribute, values)
             parts.append(part.assign(**e.columns(), attribute=attribute))
     return pd.concat(parts, ignore_index=True)
+
+
+def steps(study: Study, given: dict[str, Any]) -> Iterator[tuple[Stage, str, tuple]]:
+    """Yield what notebook 06 asks beside certificates, for the plan of a run: stage, verb, arguments."""
+    values = tuple(given["values"])
+    for e in experiments_of(study.pipeline, given):
+        for a in e.sensitive:
+            yield _answers_stage(study, e, a, values), "truth", (e, a, values)
+
+
+def answers(study: Study, e: Experiment, attribute: str, values: Sequence[float]) -> pd.DataFrame:
+    """Return `true_answers` of one experiment and attribute, from the stage cache."""
+    stage = _answers_stage(study, e, attribute, values)
+    return _cached(study, stage, lambda: _answers(study, e, attribute, values))
+
+
+def _answers_stage(study: Study, e: Experiment, attribute: str, values: Sequence[float]) -> Stage:
+    params = {"attribute": attribute, "values": list(values), "samples": SAMPLES, "delta": DELTA}
+    return Stage("truth", 1, params, (study._certificates_stage(e).key,))
 
 
 def _answers(study: Study, e: Experiment, attribute: str, values: Sequence[float]) -> pd.DataFrame:

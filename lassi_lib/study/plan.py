@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from lassi_lib.study.study import Study
 
 
-# notebooks that ask for more than pairs x methods x seeds, and the module whose `wanted` says what
+# notebooks that ask for more than pairs x methods x seeds: the module whose `wanted` names certificates
 FURTHER = {"05_outlier_analysis": "causes", "08_sensitivity": "sensitivity"}
+# and the module whose `steps` names stages of other kinds
+OTHER = {"06_ground_truth": "ground_truth", "09_base_classifiers": "base_fairness"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ def steps_of_notebooks(study: Study, params: dict[str, dict[str, Any]]) -> list[
         if name in FURTHER:
             wanted += import_module(f"lassi_lib.study.{FURTHER[name]}").wanted(study, given)
     steps = [step for sub, e, question in wanted for step in steps_of(sub, [(e, question)])]
+    for name in filter(OTHER.__contains__, params):
+        others = import_module(f"lassi_lib.study.{OTHER[name]}").steps(study, params[name])
+        steps += [*steps_of(study, []), *(Step(*other, study.pipeline) for other in others)]
     return list({step.stage.key: step for step in steps}.values())
 
 
@@ -150,5 +155,8 @@ def compute(study: Study, step: Step) -> None:
         "encoder": study.representation,
         "classifier": study.classifier,
         "certificates": study.certificates,
+        "truth": lambda *args: import_module("lassi_lib.study.ground_truth").answers(study, *args),
+        "decisions": lambda *args: import_module("lassi_lib.study.base_fairness").decisions(study, *args),
+        "endpoints": lambda e: import_module("lassi_lib.study.base_fairness").endpoint_predictions(study, e),
     }
     verbs[step.verb](*step.args)

@@ -1,5 +1,6 @@
 """The plan names every stage once, parents first; nothing is planned that is kept."""
 
+import pickle
 import re
 from dataclasses import replace
 from itertools import product
@@ -7,9 +8,11 @@ from itertools import product
 import pytest
 
 from lassi_lib.errors import StudyError
-from lassi_lib.study.experiment import Experiment, Question
+from lassi_lib.study.base_fairness import base_rows, endpoint_predictions
+from lassi_lib.study.experiment import Experiment, Question, experiments_of
+from lassi_lib.study.ground_truth import true_answers
 from lassi_lib.study.params import load_notebook_params, load_pipeline
-from lassi_lib.study.plan import compute, describe, following, missing, steps_of, steps_of_notebooks
+from lassi_lib.study.plan import OTHER, compute, describe, following, missing, steps_of, steps_of_notebooks
 from lassi_lib.study.study import Study
 
 
@@ -78,3 +81,30 @@ def test_the_plan_says_what_is_kept_and_how_long_the_rest_may_take(study):
     again = following(steps, "encoder")
     assert re.search(r"encoder +1 stages, +1 to compute, about", describe(study, steps, again))
     assert "in all about" in text
+
+
+def test_notebooks_with_stages_of_their_own_find_them_planned(tmp_path):
+    study = Study("smoke", cache=tmp_path)
+    params = {name: load_notebook_params("smoke", name) for name in OTHER}
+    steps = steps_of_notebooks(study, params)
+    assert {"truth", "decisions", "endpoints", "base"} <= {step.verb for step in steps}
+    order = {step.stage.key: i for i, step in enumerate(steps)}
+    assert not [s for s in steps for p in s.stage.parents if order.get(p, -1) > order[s.stage.key]]
+    pickle.dumps(steps)  # they travel to workers
+
+
+def test_planned_stages_are_those_that_notebooks_read(study, monkeypatch):
+    pair = {"pairs": ["Smiling/Young"], "methods": ["Naive"], "seeds": [42], "values": [-1.0, 1.0]}
+    base = {"resnet_tasks": [], "resnet_pairs": [], "tasks": ["Smiling"], "base_pairs": ["Smiling/Young"]}
+    asked = pair | base | {"base_splits": ["test"], "base_seeds": [42]}
+    steps = steps_of_notebooks(study, dict.fromkeys(OTHER, asked))
+    for step in missing(study, steps):
+        compute(study, step)
+    monkeypatch.setattr(
+        study.cache, "_compute", lambda stage, _: pytest.fail(f"{stage.name} was not planned")
+    )
+    experiments = experiments_of(study.pipeline, pair)
+    assert len(true_answers(study, experiments, pair["values"]))
+    assert len(base_rows(study, ["Smiling/Young"], ["zG_classifier"], [42], ["test"]))
+    assert len(base_rows(study, ["Smiling"], ["zG_classifier"], [42], ["valid"]))
+    assert len(endpoint_predictions(study, experiments[0]))
