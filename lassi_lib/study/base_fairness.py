@@ -22,7 +22,7 @@ from lassi_lib.study.experiment import Experiment, Question, experiments_of, par
 from lassi_lib.study.published import published
 from lassi_lib.study.statistics import EXPERIMENT, outcomes, rate_interval, summarise
 from lassi_lib.study.study import Study
-from lassi_lib.study.verdicts import Verdict, worst_of
+from lassi_lib.study.verdicts import Verdict, of_seeds, worst_of
 
 KINDS = {"ResNet18": "resnet18", "zG_classifier": "latent"}  # as the supplement calls them
 _FRESH = 1_000_000_007  # numbers of points, so that end points draw noise of their own
@@ -249,11 +249,12 @@ def change_verdict(rows: pd.DataFrame, min_changed: float, confidence: float = 0
     table, order = pd.DataFrame(table), ("supported", "inconclusive", "not supported")
     outcome = worst_of(table["outcome"])
     tally = ", ".join(f"{(table['outcome'] == o).sum()} {o}" for o in order)
+    few, counted = of_seeds(rows["seed"].nunique())
     text = (
-        f"That an ordinary classifier changes its decision for at least {min_changed:g} % of faces is {outcome}: of "
+        f"That an ordinary classifier changes its decision for at least {min_changed:g} % of faces is {outcome}{few}: of "
         f"{len(table)} pairs and classifiers {tally}. Supported when the lower {100 * confidence:g} % bound of the "
         f"share that changes somewhere on the grid is at least {min_changed:g} %, not supported when the upper bound is "
-        "smaller, else inconclusive (one-sided bounds, Bonferroni, seeds and points counted). Test points alone "
+        f"smaller, else inconclusive (one-sided bounds, Bonferroni, {counted}). Test points alone "
         f"counted, {(table['outcome_these_models'] == 'supported').sum()} of {len(table)} are supported."
     )
     return Verdict(outcome, text, table)

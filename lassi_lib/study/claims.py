@@ -13,7 +13,7 @@ from lassi_lib.study.experiment import Experiment
 from lassi_lib.study.published import merk_beside_eccv, published
 from lassi_lib.study.statistics import PAIR, outcomes, rate_interval
 from lassi_lib.study.study import Study
-from lassi_lib.study.verdicts import OUTCOMES, Verdict, worst_of
+from lassi_lib.study.verdicts import OUTCOMES, Verdict, of_seeds, worst_of
 
 PUBLISHED_KINDS = ("mean_difference", "perpendicular", "ramaswamy", "discovered")
 _FIT = 8000  # training faces that a probe is fitted on
@@ -166,12 +166,12 @@ def transfer_verdict(rows: pd.DataFrame, min_fairness: float, confidence: float 
     table = pd.DataFrame(table)
     outcome = worst_of(table["outcome"])
     tally = ", ".join(f"{(table['outcome'] == o).sum()} {o}" for o in OUTCOMES)
-    few = ", for these models alone (one seed)" if table["n_seeds"].min() == 1 else ""
+    few, counted = of_seeds(table["n_seeds"].min())
     text = (
         f"Claim 3 is {outcome}{few}: of {len(table)} pairs {tally}. A pair is supported when the lower "
         f"{100 * confidence:g} % bound of its certified fairness is at least {min_fairness:g} % and that of "
         "its accuracy above the majority rate; not supported when the upper bound of either falls short; "
-        f"else inconclusive (one-sided bounds, Bonferroni over {len(table)} pairs, seeds and points counted)."
+        f"else inconclusive (one-sided bounds, Bonferroni over {len(table)} pairs, {counted})."
     )
     alone = (table["outcome_these_models"] == "supported").sum()
     return Verdict(

@@ -22,7 +22,7 @@ from lassi_lib.study.experiment import Experiment, Question, experiments_of
 from lassi_lib.study.published import published
 from lassi_lib.study.statistics import PAIR, paired_difference, summarise
 from lassi_lib.study.study import Study
-from lassi_lib.study.verdicts import Verdict, VerdictRule, worst_of
+from lassi_lib.study.verdicts import Verdict, VerdictRule, of_seeds, worst_of
 
 VOTED = "exact center, votes"
 SETTINGS = ("lambda_2", "sigma_cs", "sigma_rs")
@@ -268,7 +268,8 @@ def lambda_steps(study: Study, rows: pd.DataFrame, rule: VerdictRule) -> pd.Data
     for key, pair in pairs.items():
         for low, high in pairwise(sorted(lambdas, key=lambdas.get)):
             a, b = lambdas[low], lambdas[high]
-            row = {"task": key[1], "sensitive": key[2], "from": f"{a:g}", "to": f"{b:g}"}
+            row = {"task": key[1], "sensitive": key[2], "n_seeds": pair["seed"].nunique()}
+            row |= {"from": f"{a:g}", "to": f"{b:g}"}
             for seeds, suffix in (("fixed", "_these_models"), ("random", "")):
                 gain = paired_difference(pair, high, low, "certified", seeds=seeds)
                 loss = paired_difference(pair, low, high, "correct", seeds=seeds)
@@ -309,13 +310,14 @@ def jump_verdict(steps: pd.DataFrame, step: Sequence[float], rule: VerdictRule) 
     jumps = here["jumps"].where(abrupt | (here["jumps"] != "supported"), "not supported")
     worst = [worst_of(found) for found in (jumps, here["stays"])]
     alone = (here["jumps_these_models"] == "supported") & abrupt
+    few, counted = of_seeds(here["n_seeds"].min())
     text = (
         f"From lambda_2 = {step[0]:g} to {step[1]:g}, that certified fairness jumps is {worst[0]}, and that accuracy "
-        f"stays is {worst[1]}. Fairness jumps when the lower {100 * rule.confidence:g} % bound of its gain is at "
+        f"stays is {worst[1]}{few}. Fairness jumps when the lower {100 * rule.confidence:g} % bound of its gain is at "
         f"least {rule.min_fairness_gain:g} points and no other step gains more per doubling of lambda_2; accuracy "
         f"stays when the upper bound of its loss is at most {rule.max_accuracy_loss:g} points; not so when the "
         "opposite bounds (or, for the jump, a steeper step) show it, else inconclusive. Bounds are one-sided, "
-        f"over seeds and points. Test points alone counted, fairness jumps in {alone.sum()} of {len(here)} pairs "
+        f"{counted}. Test points alone counted, fairness jumps in {alone.sum()} of {len(here)} pairs "
         f"and accuracy stays in {(here['stays_these_models'] == 'supported').sum()}."
     )
     return Verdict(worst_of(worst), text, steps)

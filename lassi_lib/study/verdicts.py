@@ -70,6 +70,16 @@ class Verdict:
         return self.text.split(". ")[0].rstrip(".") + "."
 
 
+def of_seeds(n_seeds: int) -> tuple[str, str]:
+    """Return what a verdict over so many seeds has to add to its outcome, and what its bounds count."""
+    if n_seeds == 1:
+        return (
+            ", for these models alone (one seed)",
+            "over test points; one seed says nothing of another training",
+        )
+    return "", "over seeds and points"
+
+
 def worst_of(outcomes: Iterable[str]) -> str:
     """Return what several outcomes come to: 'supported' only if all are, 'not supported' if any is not."""
     found = set(outcomes)
@@ -151,8 +161,7 @@ def _text(
     """Say the outcome, the rule and what limits it; every number comes from the rule or the table."""
     n, m = len(table), int(table["n_seeds"].min())
     tally = ", ".join(f"{(table['outcome'] == o).sum()} {o}" for o in OUTCOMES)
-    said = outcome if m > 1 else f"{outcome}, for these models alone (one seed)"
-    text = f"{subject} is {said}: of {n} pairs {tally}. {rule.words(method, baseline, n)}"
+    text = f"{subject} is {outcome}{of_seeds(m)[0]}: of {n} pairs {tally}. {rule.words(method, baseline, n)}"
     alone = (table["outcome_these_models"] == "supported").sum()
     if m == 1:
         text += " With one seed the bounds count test points alone and say nothing of another training."
