@@ -152,7 +152,7 @@ def counterexample_figure(
         captions.append([name(k) for k in table["prediction"]])
         # several coefficients must fit under a face
         changes = [
-            f"t = {t[0]:+.2f}" if len(t) == 1 else " ".join(f"{x:+.1f}" for x in t) for t in table["t"]
+            f"t = {t[0]:+z.2f}" if len(t) == 1 else " ".join(f"{x:+z.1f}" for x in t) for t in table["t"]
         ]
         captions.append([f"{name(k)}  {t}" for k, t in zip(table["witness_class"], changes, strict=True)])
     if not rows:

@@ -155,6 +155,9 @@ def test_a_jump_is_large_and_steeper_than_every_other_step(study):
     assert jump.table["fairness_gain"].tolist() == pytest.approx([30, 10, 50, 5])
     assert jump.table["gain per doubling"].tolist() == pytest.approx([0, 10 / np.log2(2.5), 50, 5])
     assert jump.headline.endswith("that accuracy stays is supported.")
+    assert "over seeds and points" in jump.text
+    single = jump_verdict(jump.table.assign(n_seeds=1), (0.025, 0.05), rule)
+    assert single.headline.endswith("accuracy stays is supported, for these models alone (one seed).")
     slow = outcome([0.0, 0.60, 0.80, 0.90, 0.95])
     assert slow.outcome == "not supported"
     steeper = outcome([0.0, 0.10, 0.20, 0.45, 0.95])
