@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
+import re
 from collections.abc import Iterable
+
+_REMEDIES = {  # what a user can do about an error of the file system
+    errno.ENOSPC: "free some space, or name other folders with --cache and --output",
+    errno.EROFS: "name other folders with --cache and --output",
+    errno.EACCES: "mend its permissions, or name other folders with --cache and --output",
+    errno.ENOTDIR: "move the file away that stands where a folder belongs",
+    errno.EISDIR: "move the folder away that stands where a file belongs",
+}
+_LIKE = {errno.EDQUOT: errno.ENOSPC, errno.EFBIG: errno.ENOSPC, errno.EPERM: errno.EACCES}
+_LIKE |= {errno.EEXIST: errno.ENOTDIR}
 
 
 class StudyError(ValueError):
@@ -25,3 +38,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known: {', '.join(known)}" if known else ""
+
+
+def disk_trouble(error: Exception) -> str:
+    """Return one line for an error of the file system that the user can mend, '' for any other.
+
+    safetensors reports such errors in its text alone.
+    """
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    code = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
+    remedy = _REMEDIES.get(_LIKE.get(code, code))
+    if remedy is None:
+        return ""
+    where = f"{error.filename}: " if getattr(error, "filename", None) else ""
+    return f"{where}{os.strerror(code)}: {remedy}; what is finished is kept, the same command goes on"

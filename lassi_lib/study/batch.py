@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lassi_lib.errors import StudyError, nearest
+from lassi_lib.errors import StudyError, disk_trouble, nearest
+from lassi_lib.study.cache import held
+from lassi_lib.study.draft import drafted
 from lassi_lib.study.params import (
     NOTEBOOKS,
     ROOT,
@@ -74,6 +75,11 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: what is finished is kept, the same command goes on from there", file=sys.stderr)
         return 130
+    except Exception as error:
+        if line := disk_trouble(error):  # nothing half-written is left: drafts are removed on the way
+            print(f"error: {line}", file=sys.stderr)
+            return 2
+        raise
 
 
 def parser() -> argparse.ArgumentParser:
@@ -157,21 +163,18 @@ def run_profile(args: argparse.Namespace) -> int:
     work_through(study, steps, workers=args.workers, scheduler=args.scheduler)
     computed = study.facts(), study.seconds(_experiments(study, params))
 
-    draft = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        runs = _execute(names, params, args, output, draft)
+    with drafted(output) as draft:
+        runs = _execute(names, params, args, draft)
         info = _run_info(args.profile, params, computed, started, runs, output)
         _render(list(runs), info, draft)
-        _replace(output, draft)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     for name in runs:
         run = info["notebooks"][name]
         print(f"{name}: {run['status']} in {run['minutes']:.1f} min. {run['verdict'] or run['error']}")
     if output.parent == RESULTS:
         from lassi_lib.study.overview import write_overview
 
-        write_overview(RESULTS)
+        with held(RESULTS / ".overview.lock", f"waiting for {RESULTS}/index.html, which another run writes"):
+            write_overview(RESULTS)
     print(f"open {_shown(output / 'index.html')}")
     return 0 if all(run.ok for run in runs.values()) else 1
 
@@ -261,20 +264,13 @@ def _minutes(pipeline: Pipeline, name: str) -> str:
     return f"about {pipeline.minutes[name]:g} min" if name in pipeline.minutes else "minutes not measured"
 
 
-def _execute(
-    names: list[str], params: dict, args: argparse.Namespace, output: Path, draft: Path
-) -> dict[str, Any]:
-    """Execute notebooks into a draft of the results folder, which starts as a copy of the old one.
+def _execute(names: list[str], params: dict, args: argparse.Namespace, draft: Path) -> dict[str, Any]:
+    """Execute notebooks into a draft of the results folder.
 
     Each has a process of its own, as many at once as there are workers (on CUDA one: they share the GPU).
     """
     from lassi_lib.numerics import pick_device
     from lassi_lib.study.notebooks import artefacts_of, execute, kill_tree
-
-    if output.exists():
-        shutil.copytree(output, draft)
-    else:
-        draft.mkdir(parents=True)
 
     def run(name: str) -> Any:
         source = NOTEBOOKS / f"{name}.ipynb"
@@ -383,17 +379,6 @@ def _render(names: list[str], info: dict[str, Any], draft: Path) -> None:
         "versions": ", ".join(f"{k} {v}" for k, v in latest["versions"].items()),
     }
     write_index(draft, entries, shown)
-
-
-def _replace(output: Path, draft: Path) -> None:
-    """Put the draft in the place of the old results by two renames."""
-    old = draft.with_suffix(".old")
-    if output.exists():
-        output.rename(old)
-    else:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    draft.rename(output)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _commit() -> str:

@@ -3,9 +3,9 @@
 A key is a hash of the stage's name, the version of its code, its parameters and the keys of what
 it was made from, so a result can never be read under parameters that did not make it.
 A stage is written to a draft folder and then renamed; checksums are verified on reading, and a
-damaged stage is computed again with a warning. Whoever computes a stage holds its lock: another run
-over the same cache waits and takes the result, and a draft found under the lock is what a killed run
-left behind.
+damaged stage is computed again with a warning. Whoever computes or removes a stage holds its lock:
+another run over the same cache waits and takes the result, and a draft found under the lock is what a
+killed run left behind. A cache that holds all that is asked for is only read, never written.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,18 +56,17 @@ class StageCache:
         return self.root / stage.name / stage.key
 
     def has(self, stage: Stage) -> bool:
-        """Return whether the stage is kept and undamaged; a damaged one is removed with a warning."""
+        """Return whether the stage is kept and undamaged; of a damaged one a warning says what is wrong."""
         folder = self.folder(stage)
         if folder in self._verified:
             return True
-        if not folder.exists():
+        if not os.path.lexists(folder):
             return False
         problem = self._problem(folder)
         if problem:
             warnings.warn(
                 f"cached stage {stage.name}/{stage.key} is damaged ({problem}): computed again", stacklevel=2
             )
-            shutil.rmtree(folder)
             return False
         self._verified.add(folder)
         return True
@@ -85,17 +84,19 @@ class StageCache:
         folder = self.folder(stage)
         if self.has(stage):
             return folder
-        lock = self.root / "locks" / f"{stage.name}-{stage.key}"
-        with _held(lock, f"stage {stage.name}/{stage.key}"):
+        with self._lock(stage):
             if not self.has(stage):
                 self._compute(stage, compute)
-            lock.unlink(missing_ok=True)  # whoever waits for it, or comes later, finds the stage
         return folder
+
+    def _lock(self, stage: Stage) -> AbstractContextManager[None]:
+        lock = self.root / "locks" / f"{stage.name}-{stage.key}"
+        return held(lock, f"waiting for stage {stage.name}/{stage.key}, which another run computes")
 
     def _compute(self, stage: Stage, compute: Callable[[Path], dict | None]) -> None:
         folder = self.folder(stage)
-        for left in folder.parent.glob(f"{stage.key}.*.tmp"):
-            shutil.rmtree(left)
+        for left in (folder, *folder.parent.glob(f"*{stage.key}.*.tmp")):  # damaged, or of a killed run
+            _delete(left)
         draft = folder.parent / f"{stage.key}.{uuid.uuid4().hex[:8]}.tmp"
         draft.mkdir(parents=True)
         started = time.perf_counter()
@@ -112,6 +113,7 @@ class StageCache:
                 "facts": facts,
                 "checksums": {p.name: checksum(p) for p in sorted(draft.iterdir())},
             }
+            record["checksum"] = _of_record(record)
             (draft / "stage.json").write_text(json.dumps(record, indent=1))
             draft.rename(folder)
         finally:
@@ -122,13 +124,19 @@ class StageCache:
 
     def remove(self, stage: Stage) -> None:
         """Forget a stage, if it is kept."""
-        shutil.rmtree(self.folder(stage), ignore_errors=True)
+        if os.path.lexists(self.folder(stage)):
+            with self._lock(stage):
+                _delete(self.folder(stage))
         self._verified.discard(self.folder(stage))
 
     def seconds(self, name: str) -> list[tuple[dict[str, Any], float]]:
-        """Return parameters and seconds of every kept stage of a name."""
-        records = [json.loads(path.read_text()) for path in self.root.glob(f"{name}/*/stage.json")]
-        return [(record["params"], record["seconds"]) for record in records]
+        """Return parameters and seconds of every kept stage of a name whose record can be read."""
+        found = []
+        for path in self.root.glob(f"{name}/*/stage.json"):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                record = json.loads(path.read_text())
+                found.append((dict(record["params"]), float(record["seconds"])))
+        return found
 
     def record(self, stage: Stage) -> dict[str, Any]:
         """Return the ``stage.json`` of a kept stage: parameters, seconds and facts."""
@@ -138,7 +146,17 @@ class StageCache:
     def _problem(folder: Path) -> str:
         """Return what is wrong with a kept stage, or an empty string."""
         try:
-            expected = json.loads((folder / "stage.json").read_text())["checksums"]
+            record = json.loads((folder / "stage.json").read_text())
+            made_by = (record["stage"], record["version"], record["params"], tuple(record["parents"]))
+            if Stage(*made_by).key != folder.name:
+                return "another stage's record"
+            if record.get("checksum", _of_record(record)) != _of_record(record):  # older ones have none
+                return "checksum of stage.json"
+            expected = record["checksums"]
+            there = {p.name for p in folder.iterdir() if not p.name.startswith(".")}  # .nfs..., .DS_Store
+            odd = sorted(there ^ {*expected, "stage.json"})
+            if odd:
+                return f"{odd[0]} is {'foreign' if odd[0] in there else 'missing'}"
             wrong = [name for name, value in expected.items() if checksum(folder / name) != value]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return f"{type(error).__name__} while reading"
@@ -146,8 +164,8 @@ class StageCache:
 
 
 @contextmanager
-def _held(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock file; say so once where another process has it."""
+def held(path: Path, busy: str) -> Iterator[None]:
+    """Hold a lock file, which is gone afterwards; print `busy` once where another process has it."""
     from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,12 +173,27 @@ def _held(path: Path, what: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"waiting for {what}, which another run computes", file=sys.stderr, flush=True)
+        print(busy, file=sys.stderr, flush=True)
         lock.acquire()
     try:
         yield
     finally:
+        path.unlink(missing_ok=True)  # while it is held: a waiting process notices and makes a new one
         lock.release()
+
+
+def _of_record(record: dict[str, Any]) -> str:
+    """Return the digest of a stage's record without its own checksum."""
+    rest = json.loads(json.dumps({k: v for k, v in record.items() if k != "checksum"}))  # as it is read back
+    return hashlib.blake2b(json.dumps(rest, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _delete(path: Path) -> None:
+    """Delete a folder, or what stands in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def checksum(path: Path) -> str:
