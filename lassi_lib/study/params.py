@@ -1,7 +1,7 @@
 """Strict parameters: one dataclass a section, and an error for everything that does not fit.
 
-An unknown key, a changed type, a number that YAML 1.1 reads as text (``1e-3``) or an impossible
-sample size each raise a `StudyError` that names the file and the key, before anything has started.
+An unknown key, a changed type, a number that YAML 1.1 reads as text (``1e-3``), or one outside the limits
+that stand in its type each raise a `StudyError` that names the file and the key, before anything has started.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NamedTuple
 
 from lassi_lib.errors import StudyError, nearest
 from lassi_lib.similarity.kinds import find_kind
@@ -18,6 +18,38 @@ from lassi_lib.similarity.kinds import find_kind
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = ROOT / "params"
 NOTEBOOKS = ROOT / "notebooks"
+MAX_BYTES = 1_000_000  # of one params file
+
+
+class Between(NamedTuple):
+    """Limits of a number: from `low` (above it, with `above`) to `high`, beyond which no run would end."""
+
+    low: float
+    high: float
+    above: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether a value lies within; NaN never does."""
+        return self.low <= value <= self.high and not (self.above and value == self.low)
+
+    def __str__(self) -> str:
+        if self.above:
+            return f"be positive: above {self.low:g}, at most {self.high:g}"
+        return f"{'be positive: ' * (self.low > 0)}lie in {self.low:g}..{self.high:g}"
+
+
+Seed = Annotated[int, Between(0, 2**32 - 1)]
+Images = Annotated[int, Between(0, 10_000_000)]  # 0: all
+Width = Annotated[int, Between(1, 65_536)]
+Threads = Annotated[int, Between(1, 1024)]
+Samples = Annotated[int, Between(1, 10_000_000)]
+Epochs = Annotated[int, Between(1, 10_000)]
+Batch = Annotated[int, Between(1, 1_000_000)]
+Rate = Annotated[float, Between(0, 10, above=True)]
+Positive = Annotated[float, Between(0, 1e6, above=True)]
+NotNegative = Annotated[float, Between(0, 1e6)]
+Probability = Annotated[float, Between(0, 1, above=True)]
+Correlation = Annotated[float, Between(-1, 1)]
 
 
 @dataclass(frozen=True)
@@ -29,18 +61,18 @@ class DataParams:
     `dial`, a pair 'Task/Attribute' of 'synthfaces', gets labels of correlation `dial_phi`.
     """
 
-    name: str
-    image_size: int
-    bits: int = 5
-    n_train: int = 0
-    n_valid: int = 0
-    n_test: int = 0
-    seed: int = 0
-    max_images: int = 0
-    source: str = "rendered"
+    name: Literal["synthfaces", "celeba", "fairface", "shapes3d"]
+    image_size: Annotated[int, Between(1, 1024)]
+    bits: Annotated[int, Between(1, 8)] = 5
+    n_train: Images = 0
+    n_valid: Images = 0
+    n_test: Images = 0
+    seed: Seed = 0
+    max_images: Images = 0
+    source: Literal["rendered", "official"] = "rendered"
     biased: bool = False
     dial: str = ""
-    dial_phi: float = 0.0
+    dial_phi: Correlation = 0.0
 
     def options(self) -> dict[str, Any]:
         """Return what `load_dataset` takes for this data set beyond name, split and size."""
@@ -66,71 +98,71 @@ class GlowParams:
     images its training sees (0: not known, someone else trained it).
     """
 
-    n_steps: int
-    n_blocks: int
-    width: int
-    n_images: int
-    threads: int
-    bits_per_dim_at_most: float
+    n_steps: Annotated[int, Between(1, 256)]
+    n_blocks: Annotated[int, Between(1, 8)]
+    width: Annotated[int, Between(1, 4096)]
+    n_images: Annotated[int, Between(0, 10**10)]
+    threads: Threads
+    bits_per_dim_at_most: Positive
     checkpoint: str = ""
     affine: bool = False
-    batch_size: int = 64
-    learning_rate: float = 1.5e-3
-    warmup_steps: int = 100
-    clip_norm: float = 20.0
+    batch_size: Batch = 64
+    learning_rate: Rate = 1.5e-3
+    warmup_steps: Annotated[int, Between(0, 10**9)] = 100
+    clip_norm: Positive = 20.0
     flip: bool = True
-    seed: int = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
 class EncoderParams:
     """Encoder R and its training (method: ECCV 2022, section 5; papers' values as defaults)."""
 
-    threads: int
-    hidden: list[int] = field(default_factory=lambda: [2048, 1024])
-    output: int = 512
-    epochs: int = 5
-    batch_size: int = 500
-    learning_rate: float = 1.0e-3
-    n_candidates: int = 10
+    threads: Threads
+    hidden: list[Width] = field(default_factory=lambda: [2048, 1024])
+    output: Width = 512
+    epochs: Epochs = 5
+    batch_size: Batch = 500
+    learning_rate: Rate = 1.0e-3
+    n_candidates: Annotated[int, Between(1, 100_000)] = 10
 
 
 @dataclass(frozen=True)
 class ClassifierParams:
     """Linear classifier C on noisy representations."""
 
-    threads: int
-    epochs: int = 1
-    batch_size: int = 128
-    learning_rate: float = 1.0e-3
+    threads: Threads
+    epochs: Epochs = 1
+    batch_size: Batch = 128
+    learning_rate: Rate = 1.0e-3
 
 
 @dataclass(frozen=True)
 class MethodParams:
     """Loss weights of one method and the noise its classifier is trained and smoothed with."""
 
-    sigma_rs: float
-    lambda_1: float = 1.0
-    lambda_2: float = 0.0
-    lambda_3: float = 0.0
+    sigma_rs: Positive
+    lambda_1: NotNegative = 1.0
+    lambda_2: NotNegative = 0.0
+    lambda_3: NotNegative = 0.0
     augment: bool = False
-    epochs: int = 0  # 0: the encoder's
-    batch_size: int = 0  # 0: the encoder's
-    batch_norm: str = "separate"
-    sampling: str = "ball"
-    radius_scale: float = 1.0
+    epochs: Annotated[int, Between(0, 10_000)] = 0  # 0: the encoder's
+    batch_size: Annotated[int, Between(0, 1_000_000)] = 0  # 0: the encoder's
+    batch_norm: Literal["separate", "joint", "frozen"] = "separate"
+    sampling: Literal["ball", "gaussian", "box"] = "ball"
+    radius_scale: Positive = 1.0
 
 
 @dataclass(frozen=True)
 class BaseParams:
     """Base classifiers, without any fairness: ResNet-18 on images, an MLP on latents."""
 
-    threads: int = 2
-    hidden: list[int] = field(default_factory=lambda: [2048, 1024, 512])
-    epochs: int = 5
-    batch_size: int = 500
-    learning_rate: float = 1.0e-3
-    resnet_epochs: int = 0  # 0: as many as the MLP's
+    threads: Threads = 2
+    hidden: list[Width] = field(default_factory=lambda: [2048, 1024, 512])
+    epochs: Epochs = 5
+    batch_size: Batch = 500
+    learning_rate: Rate = 1.0e-3
+    resnet_epochs: Annotated[int, Between(0, 10_000)] = 0  # 0: as many as the MLP's
 
 
 @dataclass(frozen=True)
@@ -141,18 +173,18 @@ class CertificationParams:
     64, FairFace 32, 3D Shapes 320).
     """
 
-    epsilon: float = 1.0
-    sigma_cs: float = 0.65
-    n_center: int = 10_000
-    n_radius: int = 10_000
-    alpha_cs: float = 0.01
-    delta: float = 0.05
-    n_class: int = 2_000
-    n_votes: int = 100_000
-    alpha_rs: float = 0.001
-    quantile: str = "higher"
-    bound: str = "hoeffding"
-    test_every: int = 1
+    epsilon: Positive = 1.0
+    sigma_cs: Positive = 0.65
+    n_center: Samples = 10_000
+    n_radius: Samples = 10_000
+    alpha_cs: Probability = 0.01
+    delta: Probability = 0.05
+    n_class: Samples = 2_000
+    n_votes: Annotated[int, Between(1, 10**10)] = 100_000
+    alpha_rs: Probability = 0.001
+    quantile: Literal["higher", "linear"] = "higher"
+    bound: Literal["hoeffding", "binomial"] = "hoeffding"
+    test_every: Annotated[int, Between(1, 1_000_000)] = 1
 
 
 @dataclass(frozen=True)
@@ -165,7 +197,7 @@ class Pipeline:
 
     description: str
     first_line: str
-    minutes: dict[str, float]
+    minutes: dict[str, NotNegative]
     data: DataParams
     glow: GlowParams
     encoder: EncoderParams
@@ -174,9 +206,9 @@ class Pipeline:
     certification: CertificationParams
     vector_type: str = "mean_difference"
     base: BaseParams = field(default_factory=BaseParams)
-    discovery_classifier: str = "resnet18"
-    discovery_iterations: int = 2000
-    exceptions: dict[str, dict[str, dict]] = field(default_factory=dict)
+    discovery_classifier: Literal["resnet18", "latent"] = "resnet18"
+    discovery_iterations: Samples = 2000
+    exceptions: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
 
     def settings(self, method: str, task: str = "", sensitive: Iterable[str] = ()) -> MethodParams:
         """Return a method's settings for a task and its sensitive attributes; a pair's come last."""
@@ -244,25 +276,41 @@ def load_notebook_params(profile: str, name: str) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping with safe tags only; a repeated key is an error."""
+    """Read a YAML mapping with safe tags only; a repeated key is an error, and so is an alias.
+
+    Aliases (``*name``) are refused because a few lines of them can stand for billions of values.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):
-        pass
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise StudyError(f"{_shown(path)}: alias '*{self.peek_event().anchor}': write the value out")
+            return super().compose_node(parent, index)
 
     def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict:
         keys = [loader.construct_object(k, deep=True) for k, _ in node.value]
         for key in keys:
+            if not isinstance(key, str):
+                raise StudyError(
+                    f"{_shown(path)}: key {_brief(key)} must be a word, not {type(key).__name__}"
+                )
             if keys.count(key) > 1:
                 raise StudyError(f"{_shown(path)}: key '{key}' stands twice: remove one")
         return {k: loader.construct_object(v, deep=True) for k, (_, v) in zip(keys, node.value, strict=True)}
 
     Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
     try:
-        content = yaml.load(path.read_text(), Loader)
+        if path.stat().st_size > MAX_BYTES:
+            raise StudyError(f"{_shown(path)} is larger than {MAX_BYTES:,} bytes: no params file is")
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except FileNotFoundError:
         raise StudyError(f"{_shown(path)} is missing: copy it from another profile") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise StudyError(f"{_shown(path)} cannot be read ({error.strerror}): restore it") from None
+    except StudyError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date of month 13 is a ValueError
         line = " ".join(str(error).split())
         raise StudyError(f"{_shown(path)} is not valid YAML: {line}") from None
     if not isinstance(content, dict):
@@ -272,7 +320,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def build(kind: type, values: dict[str, Any], where: str, prefix: str = "") -> Any:
     """Build a dataclass from a mapping, strictly; errors name `where` (the file) and the key."""
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     required = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
     _check_keys(values, hints, required, where, prefix)
     return kind(**{k: _cast(v, hints[k], where, prefix + k) for k, v in values.items()})
@@ -290,31 +338,52 @@ def _check_keys(
 
 
 def _cast(value: Any, kind: Any, where: str, key: str) -> Any:
-    """Return `value` if it is of type `kind` (an int may stand for a float), else raise."""
+    """Return `value` if it is of type `kind` and within its limits (an int may stand for a float), else raise."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    at = f"{where}: '{key}'"
+    if origin is Annotated:
+        value = _cast(value, args[0], where, key)
+        if not args[1].holds(value):
+            raise StudyError(f"{at} must {args[1]}, not {_brief(value)}")
+        return value
+    if origin is Literal:
+        if value not in args:
+            known = ", ".join(args)
+            raise StudyError(f"{at} must be one of {known}, not {_brief(value)}{nearest(str(value), args)}")
+        return value
     if is_dataclass(kind):
         if not isinstance(value, dict):
-            raise StudyError(f"{where}: '{key}' must be a section of 'key: value' lines, not {value!r}")
+            raise StudyError(f"{at} must be a section of 'key: value' lines, not {_brief(value)}")
         return build(kind, value, where, f"{key}.")
     if origin in (list, dict):
         if not isinstance(value, origin):
-            raise StudyError(f"{where}: '{key}' must be a {origin.__name__}, not {value!r}")
+            raise StudyError(f"{at} must be a {origin.__name__}, not {_brief(value)}")
         if origin is list:
             return [_cast(v, args[0], where, f"{key}[{i}]") for i, v in enumerate(value)]
-        return {k: _cast(v, args[1], where, f"{key}.{k}") for k, v in value.items()}
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        names = [_cast(k, args[0], where, f"{key}.{k}") for k in value]
+        return {k: _cast(value[k], args[1], where, f"{key}.{k}") for k in names}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
         return float(value)
-    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+    if kind is Any or (isinstance(value, kind) and not (kind is int and isinstance(value, bool))):
         return value
     hint = ""
     if kind in (int, float) and isinstance(value, str):
         hint = ": YAML 1.1 reads this as text, write 1.0e-3, 1.0e+4 or 10_000"
-    raise StudyError(f"{where}: '{key}' must be of type {kind.__name__}, not {value!r}{hint}")
+    raise StudyError(f"{at} must be of type {kind.__name__}, not {_brief(value)}{hint}")
+
+
+def _brief(value: Any) -> str:
+    """Return a value as it stands in a message: never long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _exceptions(p: Pipeline, where: str) -> dict[str, dict[str, dict]]:
     """Return the exceptions with every value checked and cast as in the method that it changes."""
-    hints, checked = typing.get_type_hints(MethodParams), {}
+    hints, checked = typing.get_type_hints(MethodParams, include_extras=True), {}
     for key, methods in p.exceptions.items():
         task, slash, names = key.partition("/")
         if not task or (slash and not all(names.split("+"))):
@@ -331,41 +400,22 @@ def _exceptions(p: Pipeline, where: str) -> dict[str, dict[str, dict]]:
 
 def _check_values(p: Pipeline, where: str) -> None:
     """Refuse values that cannot work; sample sizes are checked by the certification's own rules."""
-    positive = {
-        "data.image_size": p.data.image_size,
-        "glow.n_steps": p.glow.n_steps,
-        "glow.n_blocks": p.glow.n_blocks,
-        "glow.width": p.glow.width,
-        "glow.threads": p.glow.threads,
-        "glow.batch_size": p.glow.batch_size,
-        "glow.learning_rate": p.glow.learning_rate,
-        "encoder.threads": p.encoder.threads,
-        "encoder.output": p.encoder.output,
-        "encoder.epochs": p.encoder.epochs,
-        "encoder.batch_size": p.encoder.batch_size,
-        "encoder.learning_rate": p.encoder.learning_rate,
-        "encoder.n_candidates": p.encoder.n_candidates,
-        "classifier.threads": p.classifier.threads,
-        "classifier.epochs": p.classifier.epochs,
-        "classifier.batch_size": p.classifier.batch_size,
-        "classifier.learning_rate": p.classifier.learning_rate,
-    }
-    if not p.glow.checkpoint:
-        positive["glow.n_images"] = p.glow.n_images
-    positive["certification.test_every"] = p.certification.test_every
+    if not p.glow.checkpoint and not p.glow.n_images:
+        raise StudyError(
+            f"{where}: 'glow.n_images' must be positive where no 'glow.checkpoint' is named, not 0"
+        )
     methods = {f"methods.{name}": m for name, m in p.methods.items()}
     for key, changed in p.exceptions.items():
         methods |= {f"exceptions.{key}.{name}": replace(p.methods[name], **v) for name, v in changed.items()}
-    positive |= {f"{name}.sigma_rs": m.sigma_rs for name, m in methods.items()}
-    for key, value in positive.items():
-        if not value > 0:
-            raise StudyError(f"{where}: '{key}' must be positive, not {value}")
     if p.data.image_size % 2**p.glow.n_blocks:
         raise StudyError(
             f"{where}: 'data.image_size' {p.data.image_size} is not divisible by 2^glow.n_blocks = "
             f"{2**p.glow.n_blocks}: change one of them"
         )
-    find_kind(p.vector_type)
+    try:
+        find_kind(p.vector_type)
+    except StudyError as error:
+        raise StudyError(f"{where}: 'vector_type': {error}") from None
     for name, m in methods.items():
         if not (m.lambda_1 or m.lambda_2 or m.lambda_3):
             raise StudyError(f"{where}: '{name}' has no loss: set one of lambda_1, lambda_2, lambda_3")
@@ -373,8 +423,6 @@ def _check_values(p: Pipeline, where: str) -> None:
         raise StudyError(f"{where}: 'data.biased' belongs to 'shapes3d', not to '{p.data.name}'")
     if p.data.dial and p.data.name != "synthfaces":
         raise StudyError(f"{where}: 'data.dial' belongs to 'synthfaces', not to '{p.data.name}'")
-    if not 1 <= p.data.bits <= 8:
-        raise StudyError(f"{where}: 'data.bits' must lie in 1..8, not {p.data.bits}")
 
 
 def _shown(path: Path) -> str:
