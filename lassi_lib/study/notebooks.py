@@ -4,8 +4,9 @@ papermill alone is not enough: after a killed kernel it marks every cell complet
 in a cell returns normally with the later cells unrun. A notebook succeeds only if every code cell ran
 to its end, in order and without an error, and if every file it declares in its metadata
 (``"lassi": {"artefacts": ["tables/claim1.csv"]}``, relative to the profile's results) was written by
-this very run. Exactly one file stands for the latest run: ``NN.ipynb`` after a success,
-``NN.failed.ipynb`` after a failure. An interruption changes neither.
+this very run, is whole (`artefacts.fault_of`), and if it read from the cache the stages planned for it.
+Exactly one file stands for the latest run: ``NN.ipynb`` after a success, ``NN.failed.ipynb`` after a
+failure. An interruption changes neither.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ import tempfile
 import threading
 import time
 import tokenize
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from lassi_lib.errors import StudyError, nearest
+from lassi_lib.study.artefacts import fault_of
 
 _TYPES = {"int": int, "float": (int, float), "str": str, "bool": bool, "list": list, "dict": dict}
 # What is said when a kernel has lost the race for a port; nothing has run yet, so it may start again.
@@ -44,12 +46,16 @@ class Parameter(NamedTuple):
 
 @dataclass(frozen=True)
 class NotebookOutcome:
-    """What became of a notebook: `error` is one line, empty if `ok`; `path` is what was written."""
+    """What became of a notebook: `error` is one line, empty if `ok`; `path` is what was written.
+
+    `stages` are those that it read from the cache, as ``name/key``.
+    """
 
     ok: bool
     seconds: float
     error: str
     path: Path
+    stages: tuple[str, ...] = ()
 
 
 def parameters_of(path: str | Path) -> dict[str, Parameter]:
@@ -120,6 +126,7 @@ def execute(
     timeout: float,
     log_path: str | Path,
     cwd: str | Path,
+    stages: Collection[str] = (),
 ) -> NotebookOutcome:
     """Run one notebook in its own process and kernel (this interpreter), then judge it.
 
@@ -136,6 +143,9 @@ def execute(
         keep it out of the results.
     cwd : path
         Working directory of the notebook.
+    stages : collection of str
+        Stages of the cache (``name/key``) that its numbers must come from: one that it has not read is a
+        failure.
 
     Raises
     ------
@@ -159,12 +169,17 @@ def execute(
     for attempt in (1, 2):
         with tempfile.TemporaryDirectory(prefix="lassi-", ignore_cleanup_errors=True) as job:
             trouble, notebook = _run(Path(job), source, parameters, timeout, log_path, cwd)
+            read = _lines(Path(job) / "read.txt")
         begun = any(cell.get("execution_count") for cell in notebook.cells)
         if attempt == 2 or begun or not any(text in trouble for text in _START_TROUBLE):
             break
     seconds = time.monotonic() - started
     scrub = _scrubber((cwd, output.parent, Path(__file__).parents[2]), parameters)
-    error = scrub(_cells_verdict(notebook, trouble) or _artefacts_verdict(output.parent, stamps))
+    error = scrub(
+        _cells_verdict(notebook, trouble)
+        or _artefacts_verdict(output.parent, stamps)
+        or _stages_verdict(stages, read)
+    )
 
     import nbformat
 
@@ -173,7 +188,7 @@ def execute(
     draft.write_text(nbformat.writes(_clean(notebook, error, scrub)) + "\n", encoding="utf-8")
     os.replace(draft, path)
     obsolete.unlink(missing_ok=True)
-    return NotebookOutcome(not error, seconds, error, path)
+    return NotebookOutcome(not error, seconds, error, path, read)
 
 
 def _read(path: str | Path) -> dict:
@@ -182,6 +197,11 @@ def _read(path: str | Path) -> dict:
         return {"metadata": notebook["metadata"], "cells": notebook["cells"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudyError(f"{path} cannot be read as a notebook ({error}): restore it") from None
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    """Return a file's different lines in order; none where there is no file."""
+    return tuple(sorted(set(path.read_text().split()))) if path.is_file() else ()
 
 
 def _stamp(path: Path) -> int | None:
@@ -202,6 +222,7 @@ def _run(
     spec.write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
     library = str(Path(__file__).resolve().parents[2])
     own = {"LASSI_QUIET": "1", "MPLBACKEND": "agg", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    own["LASSI_READ"] = str(job / "read.txt")  # where the cache notes what is read
     own["PYTHONPATH"] = os.pathsep.join(filter(None, (library, os.environ.get("PYTHONPATH"))))
     # Own folders: no kernel, start-up file or history of the user has a say in the results.
     folders = {"JUPYTER_PATH": "jupyter", "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython"}
@@ -266,14 +287,21 @@ def _cells_verdict(notebook: Any, trouble: str) -> str:
 
 
 def _artefacts_verdict(folder: Path, stamps: dict[str, int | None]) -> str:
-    """Return '' if every declared file was written, given the times (ns) of the files before."""
+    """Return '' if every declared file was written and is whole, given the times (ns) of those before."""
     for name, before in stamps.items():
-        path = folder / name
-        if not path.is_file() or not path.stat().st_size:
-            return f"declared artefact {name} is missing or empty"
-        if _stamp(path) == before:
+        if fault := fault_of(folder / name):
+            return f"declared artefact {name} {fault}"
+        if _stamp(folder / name) == before:
             return f"declared artefact {name} was not written by this run"
     return ""
+
+
+def _stages_verdict(planned: Collection[str], read: Collection[str]) -> str:
+    """Return '' if everything planned for a notebook was read by it, so that its numbers are this run's."""
+    left = sorted(set(planned) - set(read))
+    if not left:
+        return ""
+    return f"{len(left)} of {len(planned)} results planned for it were not read by it (first: {left[0]})"
 
 
 def _scrubber(ours: tuple[Path, ...], parameters: dict[str, Any]) -> Callable[[str], str]:

@@ -14,6 +14,7 @@ import pytest
 
 from lassi_lib.errors import StudyError
 from lassi_lib.study import notebooks
+from lassi_lib.study.cache import Stage
 from lassi_lib.study.notebooks import artefacts_of, check_source, execute, parameters_of
 
 ROOT = Path(__file__).parents[2]
@@ -33,10 +34,10 @@ def write(path, *code, parameters=PARAMETERS, artefacts=()):
     return path
 
 
-def run(folder, *code, timeout=60.0, parameters=None, artefacts=()):
+def run(folder, *code, timeout=60.0, parameters=None, artefacts=(), stages=()):
     source = write(folder / "source.ipynb", *code, artefacts=artefacts)
-    output, log = folder / "results" / "01.ipynb", folder / "01.log"
-    return execute(source, output, parameters or {}, timeout=timeout, log_path=log, cwd=folder)
+    options = {"log_path": folder / "01.log", "cwd": folder, "stages": stages}
+    return execute(source, folder / "results" / "01.ipynb", parameters or {}, timeout=timeout, **options)
 
 
 def gone(pid, seconds):
@@ -123,16 +124,16 @@ def test_success_is_rendered_without_a_trace_of_this_machine_and_equal_each_time
     code = (
         "import os, sys, warnings\nwarnings.warn('careful')\nprint(os.getcwd(), n, folder, sys.executable)",
         "os.makedirs('results/tables', exist_ok=True)\nfacts = [sys.executable, os.environ['MPLBACKEND']]\n"
-        "open('results/tables/a.csv', 'w').write(' '.join(facts + [os.environ['LASSI_QUIET']]))",
+        "open('results/tables/a.txt', 'w').write(' '.join(facts + [os.environ['LASSI_QUIET']]))",
         "   ",
     )
     data = tmp_path.parent / "somewhere" / "celeba"
-    options = {"parameters": {"n": 5, "folder": str(data)}, "artefacts": ["tables/a.csv"]}
+    options = {"parameters": {"n": 5, "folder": str(data)}, "artefacts": ["tables/a.txt"]}
     first = run(tmp_path, *code, **options)
     content = first.path.read_bytes()
     assert (first.ok, first.error, first.path.name) == (True, "", "01.ipynb")
     # the kernel is this interpreter, whatever kernels are installed
-    assert (tmp_path / "results/tables/a.csv").read_text() == f"{sys.executable} agg 1"
+    assert (tmp_path / "results/tables/a.txt").read_text() == f"{sys.executable} agg 1"
     text = content.decode()
     assert '". 5 …/celeba <python>/' in text and "UserWarning: careful" in text
     for trace in (
@@ -232,13 +233,26 @@ def test_only_a_clash_at_the_start_is_tried_again_and_only_once(tmp_path, monkey
 
 def test_an_artefact_of_an_earlier_run_does_not_count(tmp_path):
     path = tmp_path / "a.csv"
-    path.write_text("old")
+    path.write_text("x\n1\n")
     before = {"a.csv": notebooks._stamp(path)}
     assert "not written by this run" in notebooks._artefacts_verdict(tmp_path, before)
     os.utime(path, ns=(1, before["a.csv"] + 1))
     assert notebooks._artefacts_verdict(tmp_path, before) == ""
-    path.write_text("")
-    assert "missing or empty" in notebooks._artefacts_verdict(tmp_path, before)
+    path.write_text("x\n")
+    assert "a.csv holds no rows" in notebooks._artefacts_verdict(tmp_path, before)
+
+
+def test_numbers_must_come_from_the_stages_that_were_planned(tmp_path):
+    """What a notebook reads is noted by the cache itself, whatever its parameters claim."""
+    read = (
+        "from lassi_lib.study.cache import Stage, StageCache\n"
+        "for n in (1, 1, 2):\n    StageCache('cache').fetch(Stage('s', n, {}), lambda folder: None)"
+    )
+    keys = [f"s/{Stage('s', n, {}).key}" for n in (1, 2, 3)]
+    outcome = run(tmp_path, read, stages=keys[:2])
+    assert outcome.ok and outcome.stages == tuple(sorted(keys[:2]))
+    outcome = run(tmp_path, read, stages=keys)
+    assert f"1 of 3 results planned for it were not read by it (first: {keys[2]})" in outcome.error
 
 
 def test_unrun_and_disordered_cells_are_seen():
