@@ -47,6 +47,8 @@ def certify_batch(
 
     Parameters
     ----------
+    problem : Problem
+        What all points have in common.
     u0 : torch.Tensor
         float64 [B, h_1].
     indices : sequence of int

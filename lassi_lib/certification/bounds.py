@@ -38,7 +38,7 @@ class Cells:
 
 @dataclass(frozen=True)
 class Enclosure:
-    """p = here + shift + dt @ slope +- width for one layer: [C, h], [C, h], [C, n, h], [C, h]."""
+    """One layer's p = here + shift + dt @ slope +- width: [C, h], [C, h], [C, n, h], [C, h]."""
 
     here: torch.Tensor
     shift: torch.Tensor

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lassi_lib.certification import batched
+from lassi_lib.certification import batched, black_box
 from lassi_lib.certification import workers as processes
 from lassi_lib.certification.modes import MODES, STATUSES
 from lassi_lib.certification.network import Restriction
@@ -61,15 +61,19 @@ def certify(
     Parameters
     ----------
     representation : Representation
-        R; only ``folded_layers()`` is used.
+        R; only ``folded_layers()`` is used. An encoder without them is called at every point (`black_box`).
     classifier : torch.nn.Linear
         C.
     similarity : SimilaritySet
         The attribute vectors [n, d] (its epsilon must be the spec's).
     z : torch.Tensor
         [N, d] latents.
-    labels, indices : sequence of int
-        [N] true classes, and the points' numbers in their data set, which name their streams.
+    labels : sequence of int
+        [N] true classes.
+    spec : CertificationSpec
+        Noise, sample sizes and failure probabilities.
+    seed, indices : int, sequence of int
+        The seed and the points' numbers [N] in their data set: together they name the random streams.
     mode : str
         One of `MODES`.
     workers : int
@@ -102,6 +106,20 @@ def certify(
     if similarity.epsilon != spec.epsilon:
         raise ValueError(f"epsilon is {similarity.epsilon} in the set and {spec.epsilon} in the spec")
     device = torch.device(device)
+    if not hasattr(representation, "folded_layers"):
+        return black_box.certify(
+            representation,
+            classifier,
+            similarity,
+            z,
+            labels,
+            spec,
+            seed=seed,
+            indices=indices,
+            mode=mode,
+            device=device,
+            label=label,
+        )
     encoder = Restriction(representation, similarity.vectors, device)
     weight, bias = (p.detach().cpu().double().numpy() for p in (classifier.weight, classifier.bias))
     problem = Problem(encoder.without_first(), similarity, weight, bias, spec, seed)

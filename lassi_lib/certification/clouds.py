@@ -126,7 +126,7 @@ class Lines:
 
 
 class Positions:
-    """n samples on each of B polylines, kept as (piece, fraction); `norm2` [B, n] are squared norms."""
+    """Samples on B polylines, n on each, kept as (piece, fraction); `norm2` [B, n] are squared norms."""
 
     def __init__(self, lines: Lines, piece: torch.Tensor, s: torch.Tensor) -> None:
         self.lines, self.piece, self.s = lines, piece, s
@@ -193,7 +193,7 @@ def _relu_change(d: torch.Tensor, here: torch.Tensor) -> torch.Tensor:
 
 
 class Surfaces:
-    """n samples of R around each of B points, relative to R(z) and written out: x [B, n, k]."""
+    """Samples of R around B points, n for each, relative to R(z) and written out: x [B, n, k]."""
 
     def __init__(self, x: torch.Tensor) -> None:
         self.x, self.norm2 = x, torch.linalg.vector_norm(x, dim=2).square_()

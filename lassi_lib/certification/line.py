@@ -106,6 +106,8 @@ def trace(encoder: Restriction, u0: torch.Tensor, low: float, high: float) -> Po
         R restricted to one attribute vector.
     u0 : torch.Tensor
         float64 [h_1], the first layer at z.
+    low, high : float
+        Ends of the line, in units of a.
     """
     U = encoder.U[0]
     t = torch.tensor([low, high], dtype=torch.float64)

@@ -16,7 +16,7 @@ class Restriction:
 
     Parameters
     ----------
-    representation
+    representation : object
         Anything with ``folded_layers() -> list of (W [out, in], b [out])``, ReLU in between.
     vectors : torch.Tensor
         [n, d] attribute vectors A.

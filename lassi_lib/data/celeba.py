@@ -125,6 +125,7 @@ def read_attributes(root: Path) -> tuple[list[str], dict[str, np.ndarray]]:
 
 
 def read_pairs(root: Path, name: str) -> dict[str, str]:
+    """Read a file of 'name value' lines, such as identities or the official partition."""
     return dict(line.split()[:2] for line in _read_text(root, name).splitlines() if line.strip())
 
 

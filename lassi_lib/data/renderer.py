@@ -238,7 +238,7 @@ def body(c: Patch, f: Face, x: Tensor, y: Tensor) -> None:
 
 
 def necklace(c: Patch, f: Face, x: Tensor, y: Tensor) -> None:
-    """Beads on a string with a pendant; the beads grow with the factor."""
+    """Draw beads on a string with a pendant; the beads grow with the factor."""
     size = smooth(f.necklace, -0.25, 0.6)
     gold = torch.lerp(
         rgb(0.97, 0.78, 0.28).to(x), rgb(0.97, 0.96, 0.93).to(x), smooth(f.accessory_hue, -0.2, 0.2)
@@ -256,7 +256,7 @@ def necklace(c: Patch, f: Face, x: Tensor, y: Tensor) -> None:
 
 
 def head(c: Patch, f: Face) -> None:
-    """Ears and the shaded head."""
+    """Draw ears and the shaded head."""
     u, v = c.u, c.v
     ear = ellipse(u.abs() - f.a - 0.005, v - 0.06, 0.075, 0.125)
     c.fill(ear, f.skin * 0.95)

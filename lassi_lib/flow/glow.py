@@ -65,7 +65,7 @@ class GlowConfig:
 
 
 class ActNorm(nn.Module):
-    """y = scale * (x + loc) per channel, set from the first batch to give mean 0 and sd 1."""
+    """Map x to scale * (x + loc) per channel, set from the first batch to give mean 0 and sd 1."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -119,6 +119,7 @@ class ZeroConv(nn.Module):
         nn.init.zeros_(self.conv.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the convolved [N, C_out, H, W] of x [N, C_in, H, W]."""
         return self.conv(F.pad(x, (1, 1, 1, 1), value=1.0)) * (3 * self.scale).exp()
 
 
@@ -148,6 +149,7 @@ class Coupling(nn.Module):
         return s_raw + 2, t
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | float]:
+        """Map x [N, C, H, W]; return it with the log-determinant ([N], or 0 for additive coupling)."""
         a, b = x.chunk(2, 1)
         s_raw, t = self._scale_and_shift(a)
         if s_raw is None:
@@ -155,6 +157,7 @@ class Coupling(nn.Module):
         return torch.cat([a, (b + t) * s_raw.sigmoid()], 1), F.logsigmoid(s_raw).flatten(1).sum(1)
 
     def inverse(self, y: torch.Tensor) -> torch.Tensor:
+        """Invert `forward`: [N, C, H, W] -> [N, C, H, W]."""
         a, b = y.chunk(2, 1)
         s_raw, t = self._scale_and_shift(a)
         return torch.cat([a, b - t if s_raw is None else b / s_raw.sigmoid() - t], 1)

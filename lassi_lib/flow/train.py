@@ -95,15 +95,19 @@ def train_glow(
     ----------
     images : torch.Tensor
         uint8 [N, 3, S, S], S as in `config`, N at least one batch.
-    config, training
-        The model and the recipe.
+    config : GlowConfig
+        The model.
+    training : GlowTraining
+        The recipe.
     seed : int
         Weights, order, flips and noise come from streams of this seed, one per epoch or step.
     device : str or torch.device
         Where to train; the model stays there.
     checkpoint_path : path, optional
-        State file (safetensors), written every `checkpoint_minutes` and at the end. If it is
-        there, training goes on from it and ends as if it had never been interrupted.
+        State file (safetensors), written now and then and at the end. If it is there, training goes
+        on from it and ends as if it had never been interrupted.
+    checkpoint_minutes : float
+        How often it is written.
 
     Returns
     -------

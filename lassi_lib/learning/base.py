@@ -129,14 +129,22 @@ def train_base_classifier(
 
     Parameters
     ----------
-    kind, n_classes
+    kind : {'resnet18', 'latent'}
         See `BaseClassifier`.
-    x_train, y_train, x_valid, y_valid
+    x_train, y_train, x_valid, y_valid : torch.Tensor or numpy.ndarray
         Images (uint8 or float) or float32 latents on the CPU, maybe memory-mapped, and their [N]
         classes below `n_classes`. The papers train on preprocessed images and validate and test on
         the flow's reconstructions of them.
+    n_classes : int
+        K.
+    training : BaseTraining
+        The recipe.
     seed : int
         Initialisation and shuffling have streams of their own, drawn on the CPU.
+    device : str
+        Where to train.
+    label : str
+        Text of the progress bar.
 
     Returns
     -------

@@ -42,10 +42,20 @@ def train_classifier(
 
     Parameters
     ----------
-    representation, z, y
-        R, float32 [N, d] latents on the CPU (maybe memory-mapped), [N] classes below `n_classes`.
+    representation : Representation
+        R.
+    z : torch.Tensor
+        float32 [N, d] latents on the CPU (maybe memory-mapped).
+    y : numpy.ndarray or torch.Tensor
+        [N] classes below `n_classes`.
+    n_classes : int
+        K.
     sigma_rs : float
         Standard deviation of the noise, in units of the representation.
+    training : ClassifierTraining
+        The recipe.
+    seed : int
+        Initialisation, shuffling and noise have streams of their own.
     device : str
         Where R runs, and where C is returned, in eval mode and without gradients.
 

@@ -46,10 +46,8 @@ def linear_probe(
 
     Parameters
     ----------
-    r_fit, r_test : torch.Tensor
-        [N, k] and [M, k].
-    y_fit, y_test : numpy.ndarray
-        [N, m] and [M, m] of 0 and 1, or [N] and [M] for one attribute.
+    r_fit, y_fit, r_test, y_test : torch.Tensor and numpy.ndarray
+        [N, k] with [N, m] of 0 and 1 ([N] for one attribute), and M points of the same form.
     names : iterable of str
         The m attributes.
     ridge : float

@@ -63,6 +63,8 @@ def empirical_fairness(
         What to examine. The grid of many vectors is too large to ask for (2^n diagonal points).
     batch_size : int
         Points z + t A computed at once, at least one example's.
+    label : str
+        Text of the progress bar.
     """
     if not len(z) or not sets:
         raise ValueError("empirical fairness needs at least one point and one set of coefficients")

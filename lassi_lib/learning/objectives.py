@@ -161,6 +161,7 @@ def losses(
     z, y : torch.Tensor
         [B, d] latents and int64 [B] labels; without labels L_cls is 0.
     objective : Objective
+        Weights and variants.
     vectors, t : torch.Tensor, optional
         [n, d] attribute vectors and [s, B, n] random coefficients (not for Naive).
     decoder : nn.Module, optional

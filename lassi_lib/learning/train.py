@@ -57,14 +57,20 @@ def train_representation(
 
     Parameters
     ----------
-    z_train, y_train, z_valid, y_valid
+    z_train, y_train, z_valid, y_valid : torch.Tensor and numpy.ndarray
         float32 [N, d] latents on the CPU (maybe memory-mapped) and their [N] classes 0, 1, ...; with
         lambda_1 = 0 the labels may be None, and make no difference to R.
     similarity : SimilaritySet or None
         Naive does not look at it: its encoder serves all attributes.
+    objective : Objective
+        What is trained for.
+    training : EncoderTraining
+        The recipe.
     seed : int
         Initialisation, shuffling and candidates have streams of their own, drawn on the CPU; so has
         the decoder Q of transfer learning (the mirror image of R), which is dropped in the end.
+    device : str
+        Where to train.
     label : str
         Text of the progress bar.
 

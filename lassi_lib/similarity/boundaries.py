@@ -36,13 +36,13 @@ class Boundary:
 
     @property
     def normal(self) -> torch.Tensor:
-        """w / ||w||, float32 [d]."""
+        """The unit normal w / ||w||, float32 [d]."""
         w = self.w.double()
         return (w / w.norm()).float()
 
     @property
     def offset(self) -> float:
-        """b / ||w||, so that ``normal . z + offset`` is the signed distance from the boundary."""
+        """The normalised b / ||w||, so that ``normal . z + offset`` is the signed distance from the boundary."""
         return self.b / float(self.w.double().norm())
 
     def score(self, z: torch.Tensor) -> torch.Tensor:
@@ -106,12 +106,12 @@ def fit_boundaries(
 
     Parameters
     ----------
-    z, z_valid : torch.Tensor
-        float32 latents on the CPU (maybe memory-mapped), [N, d] and [M, d].
-    y, y_valid : numpy.ndarray
-        Binary labels [N, A] and [M, A].
+    z, y, z_valid, y_valid : torch.Tensor and numpy.ndarray
+        float32 latents [N, d] on the CPU (maybe memory-mapped) with binary labels [N, A], and M more.
     names : sequence of str
         The A attributes.
+    training : BoundaryTraining, optional
+        Default: the original code's.
     seed : int
         Initialisation and shuffling.
 

@@ -83,6 +83,8 @@ def discover(
         Default: the original code's, with its faulty projection.
     seed : int
         Starts and batches; direction k has streams of its own.
+    device : str
+        Where to search.
     label : str
         Text of the progress bar.
 

@@ -207,6 +207,8 @@ def estimate(
         [k, c]: conditions' means are combinations of its columns, up to the chance of training.
     weights : numpy.ndarray
         [k].
+    tail : float
+        Probability, below 1/2.
     seeds : {'random', 'fixed'}
         'fixed' leaves the chance of training out: these trained models alone.
     rates : bool
@@ -215,8 +217,8 @@ def estimate(
 
     Returns
     -------
-    value, low, high : float
-        NaN for fewer than two points.
+    tuple of float
+        Value, low and high; NaN for fewer than two points.
     """
     m, n, k = y.shape
     if n < 2:

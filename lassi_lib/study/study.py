@@ -368,8 +368,10 @@ class Study:
     def spec(
         self, method: str, kind: str = "", task: str = "", sensitive: Iterable[str] = ()
     ) -> CertificationSpec:
-        """Return the certificate's settings for a method (its sigma_rs, which may depend on the pair)
-        and a kind of vectors."""
+        """Return the certificate's settings for a method and a kind of vectors.
+
+        A method's sigma_rs may depend on the pair.
+        """
         spec = _certification_spec(self.pipeline, self.pipeline.settings(method, task, sensitive).sigma_rs)
         scale = find_kind(kind or self.pipeline.vector_type).epsilon  # unit vectors: 10
         return replace(spec, epsilon=scale * spec.epsilon, sigma_cs=scale * spec.sigma_cs)
