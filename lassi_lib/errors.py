@@ -1,4 +1,4 @@
-"""The one exception that stands for a user's mistake."""
+"""The one exception that stands for a user's mistake, and how its text is made and shown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import difflib
 import errno
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 _REMEDIES = {  # what a user can do about an error of the file system
     errno.ENOSPC: "free some space, or name other folders with --cache and --output",
@@ -52,3 +53,18 @@ def disk_trouble(error: Exception) -> str:
         return ""
     where = f"{error.filename}: " if getattr(error, "filename", None) else ""
     return f"{where}{os.strerror(code)}: {remedy}; what is finished is kept, the same command goes on"
+
+
+@contextmanager
+def about(what: str) -> Iterator[None]:
+    """Put ``what: `` (a file, a key) before the text of every `StudyError` of the block."""
+    try:
+        yield
+    except StudyError as error:
+        raise StudyError(f"{what}: {error}") from None
+
+
+def one_line(error: object) -> str:
+    """Return a text as one printable line: a hostile name must not move the cursor or colour the terminal."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(error))
+    return text if len(text) <= 800 else f"{text[:400]} ... {text[-397:]}"

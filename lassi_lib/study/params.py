@@ -8,35 +8,15 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterable
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
-from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Any, Literal
 
-from lassi_lib.errors import StudyError, nearest
+from lassi_lib.errors import StudyError, about, nearest
 from lassi_lib.similarity.kinds import find_kind
+from lassi_lib.study.strict import ROOT, Between, build, cast, check_keys, read_yaml, shown
 
-ROOT = Path(__file__).resolve().parents[2]
 PARAMS = ROOT / "params"
 NOTEBOOKS = ROOT / "notebooks"
-MAX_BYTES = 1_000_000  # of one params file
-
-
-class Between(NamedTuple):
-    """Limits of a number: from `low` (above it, with `above`) to `high`, beyond which no run would end."""
-
-    low: float
-    high: float
-    above: bool = False
-
-    def holds(self, value: float) -> bool:
-        """Whether a value lies within; NaN never does."""
-        return self.low <= value <= self.high and not (self.above and value == self.low)
-
-    def __str__(self) -> str:
-        if self.above:
-            return f"be positive: above {self.low:g}, at most {self.high:g}"
-        return f"{'be positive: ' * (self.low > 0)}lie in {self.low:g}..{self.high:g}"
-
 
 Seed = Annotated[int, Between(0, 2**32 - 1)]
 Images = Annotated[int, Between(0, 10_000_000)]  # 0: all
@@ -61,7 +41,7 @@ class DataParams:
     `dial`, a pair 'Task/Attribute' of 'synthfaces', gets labels of correlation `dial_phi`.
     """
 
-    name: Literal["synthfaces", "celeba", "fairface", "shapes3d"]
+    name: Literal["synthfaces", "celeba", "fairface", "shapes3d", "folder"]
     image_size: Annotated[int, Between(1, 1024)]
     bits: Annotated[int, Between(1, 8)] = 5
     n_train: Images = 0
@@ -240,9 +220,9 @@ def load_pipeline(profile: str) -> Pipeline:
     if profile not in profiles():
         raise StudyError(f"profile '{profile}' is unknown{nearest(profile, profiles())} (see --list)")
     path = PARAMS / profile / "pipeline.yaml"
-    pipeline = build(Pipeline, read_yaml(path), _shown(path))
-    pipeline = replace(pipeline, exceptions=_exceptions(pipeline, _shown(path)))
-    _check_values(pipeline, _shown(path))
+    pipeline = build(Pipeline, read_yaml(path), shown(path))
+    pipeline = replace(pipeline, exceptions=_exceptions(pipeline, shown(path)))
+    _check_values(pipeline, shown(path))
     return pipeline
 
 
@@ -258,127 +238,28 @@ def notebooks_of(profile: str) -> list[str]:
 
 
 def load_notebook_params(profile: str, name: str) -> dict[str, Any]:
-    """Read params/<profile>/<name>.yaml and check it against the notebook's own parameters cell.
+    """Read params/<profile>/<name>.yaml and check it against the notebook's own parameters cell and `asked.TYPES`.
 
     Raises
     ------
     StudyError
-        If a key is unknown or missing, or a type differs from the cell's annotation.
+        If a key is unknown or missing, a type differs from the cell's annotation, or a value is impossible.
     """
+    from lassi_lib.study.asked import check_types
     from lassi_lib.study.notebooks import parameters_of
 
     path = PARAMS / profile / f"{name}.yaml"
     given = read_yaml(path)
     cell = parameters_of(NOTEBOOKS / f"{name}.ipynb")
-    _check_keys(given, cell, list(cell), _shown(path), "")
+    check_keys(given, cell, list(cell), shown(path), "")
     types = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
-    return {k: _cast(v, types[cell[k][0]], _shown(path), k) for k, v in given.items()}
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping with safe tags only; a repeated key is an error, and so is an alias.
-
-    Aliases (``*name``) are refused because a few lines of them can stand for billions of values.
-    """
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
-                raise StudyError(f"{_shown(path)}: alias '*{self.peek_event().anchor}': write the value out")
-            return super().compose_node(parent, index)
-
-    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict:
-        keys = [loader.construct_object(k, deep=True) for k, _ in node.value]
-        for key in keys:
-            if not isinstance(key, str):
-                raise StudyError(
-                    f"{_shown(path)}: key {_brief(key)} must be a word, not {type(key).__name__}"
-                )
-            if keys.count(key) > 1:
-                raise StudyError(f"{_shown(path)}: key '{key}' stands twice: remove one")
-        return {k: loader.construct_object(v, deep=True) for k, (_, v) in zip(keys, node.value, strict=True)}
-
-    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise StudyError(f"{_shown(path)} is larger than {MAX_BYTES:,} bytes: no params file is")
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except FileNotFoundError:
-        raise StudyError(f"{_shown(path)} is missing: copy it from another profile") from None
-    except OSError as error:
-        raise StudyError(f"{_shown(path)} cannot be read ({error.strerror}): restore it") from None
-    except StudyError:
-        raise
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date of month 13 is a ValueError
-        line = " ".join(str(error).split())
-        raise StudyError(f"{_shown(path)} is not valid YAML: {line}") from None
-    if not isinstance(content, dict):
-        raise StudyError(f"{_shown(path)} must hold 'key: value' lines, found {type(content).__name__}")
-    return content
-
-
-def build(kind: type, values: dict[str, Any], where: str, prefix: str = "") -> Any:
-    """Build a dataclass from a mapping, strictly; errors name `where` (the file) and the key."""
-    hints = typing.get_type_hints(kind, include_extras=True)
-    required = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
-    _check_keys(values, hints, required, where, prefix)
-    return kind(**{k: _cast(v, hints[k], where, prefix + k) for k, v in values.items()})
-
-
-def _check_keys(
-    values: dict, known: typing.Iterable[str], required: list[str], where: str, prefix: str
-) -> None:
-    for key in values:
-        if key not in known:
-            raise StudyError(f"{where}: unknown key '{prefix}{key}'{nearest(str(key), known)}")
-    for key in required:
-        if key not in values:
-            raise StudyError(f"{where}: key '{prefix}{key}' is missing: add it")
-
-
-def _cast(value: Any, kind: Any, where: str, key: str) -> Any:
-    """Return `value` if it is of type `kind` and within its limits (an int may stand for a float), else raise."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    at = f"{where}: '{key}'"
-    if origin is Annotated:
-        value = _cast(value, args[0], where, key)
-        if not args[1].holds(value):
-            raise StudyError(f"{at} must {args[1]}, not {_brief(value)}")
-        return value
-    if origin is Literal:
-        if value not in args:
-            known = ", ".join(args)
-            raise StudyError(f"{at} must be one of {known}, not {_brief(value)}{nearest(str(value), args)}")
-        return value
-    if is_dataclass(kind):
-        if not isinstance(value, dict):
-            raise StudyError(f"{at} must be a section of 'key: value' lines, not {_brief(value)}")
-        return build(kind, value, where, f"{key}.")
-    if origin in (list, dict):
-        if not isinstance(value, origin):
-            raise StudyError(f"{at} must be a {origin.__name__}, not {_brief(value)}")
-        if origin is list:
-            return [_cast(v, args[0], where, f"{key}[{i}]") for i, v in enumerate(value)]
-        names = [_cast(k, args[0], where, f"{key}.{k}") for k in value]
-        return {k: _cast(value[k], args[1], where, f"{key}.{k}") for k in names}
-    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
-        return float(value)
-    if kind is Any or (isinstance(value, kind) and not (kind is int and isinstance(value, bool))):
-        return value
-    hint = ""
-    if kind in (int, float) and isinstance(value, str):
-        hint = ": YAML 1.1 reads this as text, write 1.0e-3, 1.0e+4 or 10_000"
-    raise StudyError(f"{at} must be of type {kind.__name__}, not {_brief(value)}{hint}")
-
-
-def _brief(value: Any) -> str:
-    """Return a value as it stands in a message: never long."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no number of more than 4300 digits
-        return "a number of thousands of digits"
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    given = {k: cast(v, types[cell[k][0]], shown(path), k) for k, v in given.items()}
+    check_types(given, shown(path))
+    if given.get("profile", profile) != profile:
+        raise StudyError(
+            f"{shown(path)}: 'profile' must be '{profile}', like its folder, not '{given['profile']}'"
+        )
+    return given
 
 
 def _exceptions(p: Pipeline, where: str) -> dict[str, dict[str, dict]]:
@@ -393,8 +274,8 @@ def _exceptions(p: Pipeline, where: str) -> dict[str, dict[str, dict]]:
             at = f"exceptions.{key}.{name}"
             if name not in p.methods:
                 raise StudyError(f"{where}: '{at}': no such method{nearest(name, p.methods)}")
-            _check_keys(given, hints, [], where, f"{at}.")
-            checked[key][name] = {k: _cast(v, hints[k], where, f"{at}.{k}") for k, v in given.items()}
+            check_keys(given, hints, [], where, f"{at}.")
+            checked[key][name] = {k: cast(v, hints[k], where, f"{at}.{k}") for k, v in given.items()}
     return checked
 
 
@@ -412,10 +293,8 @@ def _check_values(p: Pipeline, where: str) -> None:
             f"{where}: 'data.image_size' {p.data.image_size} is not divisible by 2^glow.n_blocks = "
             f"{2**p.glow.n_blocks}: change one of them"
         )
-    try:
+    with about(f"{where}: 'vector_type'"):
         find_kind(p.vector_type)
-    except StudyError as error:
-        raise StudyError(f"{where}: 'vector_type': {error}") from None
     for name, m in methods.items():
         if not (m.lambda_1 or m.lambda_2 or m.lambda_3):
             raise StudyError(f"{where}: '{name}' has no loss: set one of lambda_1, lambda_2, lambda_3")
@@ -423,8 +302,3 @@ def _check_values(p: Pipeline, where: str) -> None:
         raise StudyError(f"{where}: 'data.biased' belongs to 'shapes3d', not to '{p.data.name}'")
     if p.data.dial and p.data.name != "synthfaces":
         raise StudyError(f"{where}: 'data.dial' belongs to 'synthfaces', not to '{p.data.name}'")
-
-
-def _shown(path: Path) -> str:
-    """Return a path as the user knows it: relative to the study's root where it lies there."""
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)

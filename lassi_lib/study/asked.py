@@ -1,0 +1,140 @@
+"""What a notebook may ask: a type with limits for every parameter, and the names that must exist.
+
+A parameter's name means the same in every notebook, so one table holds for all. The parameters cell says
+the plain type (``int``, ``list``), this table the rest.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from lassi_lib.errors import StudyError, about, nearest
+from lassi_lib.similarity.kinds import DISCOVERED_NAMES, find_kind
+from lassi_lib.study.experiment import experiments_of, parse_pair, questions_of
+from lassi_lib.study.params import Correlation, MethodParams, NotNegative, Pipeline, Positive, Seed
+from lassi_lib.study.strict import Between, cast, check_keys
+
+
+class CelebAOr(NamedTuple):
+    """The word 'CelebA' (as it is there), or a number within limits."""
+
+    limits: Between
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is the word, or a number that lies within."""
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return value == "CelebA" or (number and self.limits.holds(value))
+
+    def __str__(self) -> str:
+        return f"be 'CelebA' or {self.limits}"
+
+
+class Folder(NamedTuple):
+    """A folder that exists, or an empty text."""
+
+    def holds(self, value: str) -> bool:
+        """Whether a value is empty or names a folder."""
+        return not value or Path(value).is_dir()
+
+    def __str__(self) -> str:
+        return "name a folder that exists, or stay empty"
+
+
+Percent = Annotated[float, Between(0, 99.999)]
+Share = Annotated[float, Between(0, 1)]
+Few = Annotated[int, Between(1, 1000)]
+Phi = Annotated[Any, CelebAOr(Between(-1, 1))]
+_OF_METHODS = typing.get_type_hints(MethodParams, include_extras=True)
+
+# which parameters name what
+ATTRIBUTES = ("attributes", "task", "tasks", "resnet_tasks", "probes")
+PAIRS = ("pairs", "outlier_pairs", "strip_pairs", "base_pairs", "resnet_pairs", "dial_pair", "dial_outlier")
+METHODS = ("methods", "smoothed", "judged", "judged_method", "cause_methods")
+KINDS = ("vector_types", "swap_kinds", "outlier_kinds")
+SINGLE = ("task", "dial_pair", "dial_outlier", "judged_method")
+
+TYPES: dict[str, Any] = {
+    **{name: str if name in SINGLE else list[str] for name in (*ATTRIBUTES, *PAIRS, *METHODS, *KINDS)},
+    **dict.fromkeys(("seeds", "cause_seeds", "base_seeds"), list[Seed]),
+    **dict.fromkeys(("modes", "control_modes"), list[str]),
+    **{k: list[_OF_METHODS[k]] for k in ("lambda_2", "sigma_rs", "batch_norm", "sampling", "radius_scale")},
+    **dict.fromkeys(("epsilons", "sigma_cs"), list[Positive]),
+    **dict.fromkeys(("values", "shown_values"), list[Annotated[float, Between(-1000, 1000)]]),
+    **dict.fromkeys(("phis", "outlier_phis"), list[Phi]),
+    **dict.fromkeys(("min_fairness_gain", "max_accuracy_loss"), Percent),
+    **dict.fromkeys(("min_fairness", "min_kept", "min_changed", "tolerance"), Percent),
+    **dict.fromkeys(("min_correlation", "min_r2"), Share),
+    **dict.fromkeys(("faces_per_pair", "top"), Few),
+    **dict.fromkeys(("data_root", "annotations"), Annotated[str, Folder()]),
+    "groups": list[dict[str, Any]],
+    "confidence": Annotated[float, Between(0.5, 0.999999)],
+    "swap_phi": Correlation,
+    "min_ratio_factor": Positive,
+    "step": list[NotNegative],
+    "base_splits": list[Literal["train", "valid", "test"]],
+    "device": Literal["auto", "cpu", "cuda"],
+}
+
+
+def check_types(given: dict[str, Any], where: str) -> None:
+    """Check a notebook's parameters against `TYPES`; `where` is the file.
+
+    Raises
+    ------
+    StudyError
+        Naming the file, the key, and what is allowed.
+    """
+    for key, value in given.items():
+        cast(value, TYPES.get(key, Any), where, key)
+    for i, group in enumerate(given.get("groups", ())):
+        at = f"groups[{i}]."
+        check_keys(group, ("pairs", "methods", "seeds", "vector_types"), ["pairs"], where, at)
+        for key, value in group.items():
+            cast(value, TYPES[key], where, f"{at}{key}")
+
+
+def check_names(given: dict[str, Any], pipeline: Pipeline, column: Callable[[str], Any]) -> None:
+    """Check that what a notebook's parameters name exists: attributes, pairs, methods, kinds, modes.
+
+    Parameters
+    ----------
+    given : dict
+        Its parameters, checked by `check_types`.
+    pipeline : Pipeline
+        Whose methods are meant.
+    column : callable
+        Raises `StudyError` for an attribute that the data set does not have.
+
+    Raises
+    ------
+    StudyError
+        Naming the key, and the nearest name that exists.
+    """
+    for key, name in _named(given, PAIRS):
+        with about(f"'{key}'"):
+            task, names = parse_pair(name)
+            for attribute in (task, *names):
+                if attribute not in DISCOVERED_NAMES:
+                    column(attribute)
+    for key, name in _named(given, ATTRIBUTES):
+        with about(f"'{key}'"):
+            column(name)
+    for key, name in _named(given, METHODS):
+        if name not in pipeline.methods:
+            raise StudyError(f"'{key}': method '{name}' is unknown{nearest(name, pipeline.methods)}")
+    for key, name in _named(given, KINDS):
+        with about(f"'{key}'"):
+            find_kind(name)
+    experiments_of(pipeline, given)
+    questions_of(given)
+
+
+def _named(given: dict[str, Any], keys: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Yield every name that stands under one of the keys, in groups too, and the key."""
+    for part in (given, *given.get("groups", ())):
+        for key in keys:
+            value = part.get(key, ())
+            yield from ((key, name) for name in ([value] if isinstance(value, str) else value))
