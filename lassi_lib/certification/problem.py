@@ -23,6 +23,7 @@ class Problem:
     ----------
     encoder : Restriction
         R on z + span(A), without its first layer's weights: small enough to be sent to processes.
+        None where the layers are not known (`black_box`).
     similarity : SimilaritySet
         The attribute vectors A [n, d] and epsilon.
     weight, bias : numpy.ndarray
@@ -33,7 +34,7 @@ class Problem:
         Names the random streams together with stage and point.
     """
 
-    encoder: Restriction
+    encoder: Restriction | None
     similarity: SimilaritySet
     weight: np.ndarray
     bias: np.ndarray

@@ -12,7 +12,7 @@ import torch
 from lassi_lib.errors import StudyError, nearest
 
 SPLITS = ("train", "valid", "test")
-DATASETS = ("synthfaces", "celeba", "fairface", "shapes3d")
+DATASETS = ("synthfaces", "celeba", "fairface", "shapes3d", "folder")
 
 
 @dataclass(frozen=True)
@@ -97,17 +97,18 @@ def load_dataset(
 
     Parameters
     ----------
-    name : {'synthfaces', 'celeba', 'fairface', 'shapes3d'}
+    name : {'synthfaces', 'celeba', 'fairface', 'shapes3d', 'folder'}
         Which data set. 'synthfaces' is rendered and needs no files, nor does 'shapes3d' unless asked to.
+        'folder' is any folder of images with a `labels.csv`.
     split : {'train', 'valid', 'test'}
         Which split.
     image_size : int
         Edge S of the square images, in pixels.
     data_root : path, optional
-        Folder of the official files (not used by 'synthfaces').
+        Folder of the official files (not used by 'synthfaces'), or your own folder.
     **options
         What the data set itself takes, for instance ``n_train``, ``n_valid``, ``n_test`` and
-        ``seed`` for 'synthfaces', ``max_images`` for 'celeba' and 'fairface', ``biased`` and ``source``
+        ``seed`` for 'synthfaces', ``max_images`` for 'celeba', 'fairface' and 'folder', ``biased`` and ``source``
         for 'shapes3d'.
 
     Raises
@@ -133,4 +134,8 @@ def load_dataset(
         from lassi_lib.data.shapes3d import load_shapes3d
 
         return load_shapes3d(split, image_size=image_size, data_root=data_root, **options)
+    if name == "folder":
+        from lassi_lib.data.folder import load_folder
+
+        return load_folder(split, image_size=image_size, data_root=data_root, **options)
     raise StudyError(f"data set '{name}' is unknown{nearest(name, DATASETS)}")

@@ -18,8 +18,8 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 def read_face(content: bytes, size: int, name: str = "image") -> torch.Tensor:
     """Turn an image file's content into a square face: uint8 [3, size, size].
 
-    Turned upright as its camera says, resized and centre-cropped like every other face; transparency
-    becomes white.
+    Turned upright as its camera says, resized and centre-cropped like every other face (one four times
+    as large or more is averaged down before); transparency becomes white.
 
     Parameters
     ----------
@@ -58,8 +58,12 @@ def read_face(content: bytes, size: int, name: str = "image") -> torch.Tensor:
         raise StudyError(
             f"{name} has {image.width} x {image.height} pixels, at least {size} x {size} are needed"
         )
+    if image.mode[0] in "IF":
+        raise StudyError(f"{name} has more than 8 bits a colour: save it with 8")
     try:
         upright = ImageOps.exif_transpose(image).convert("RGBA")
+        # the papers' resizing skips pixels: a photograph is averaged down to two to four times the size first
+        upright = upright.reduce(max(1, min(upright.size) // (2 * size)))
     except Exception as error:
         raise StudyError(f"{name} is damaged ({type(error).__name__}): save it anew") from None
     page = Image.new("RGBA", upright.size, "white")
