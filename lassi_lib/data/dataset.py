@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from lassi_lib.errors import StudyError, nearest
 
 SPLITS = ("train", "valid", "test")
+# each has a module of its name here, with load_<name> and what tells its content: fingerprint or VERSION
 DATASETS = ("synthfaces", "celeba", "fairface", "shapes3d", "folder")
 
 
@@ -118,24 +120,8 @@ def load_dataset(
     """
     if split not in SPLITS:
         raise StudyError(f"split '{split}' is unknown{nearest(split, SPLITS)}")
-    if name == "synthfaces":
-        from lassi_lib.data.synthfaces import load_synthfaces
-
-        return load_synthfaces(split, image_size=image_size, **options)
-    if name == "celeba":
-        from lassi_lib.data.celeba import load_celeba
-
-        return load_celeba(split, image_size=image_size, data_root=data_root, **options)
-    if name == "fairface":
-        from lassi_lib.data.fairface import load_fairface
-
-        return load_fairface(split, image_size=image_size, data_root=data_root, **options)
-    if name == "shapes3d":
-        from lassi_lib.data.shapes3d import load_shapes3d
-
-        return load_shapes3d(split, image_size=image_size, data_root=data_root, **options)
-    if name == "folder":
-        from lassi_lib.data.folder import load_folder
-
-        return load_folder(split, image_size=image_size, data_root=data_root, **options)
-    raise StudyError(f"data set '{name}' is unknown{nearest(name, DATASETS)}")
+    if name not in DATASETS:
+        raise StudyError(f"data set '{name}' is unknown{nearest(name, DATASETS)}")
+    load = getattr(import_module(f"lassi_lib.data.{name}"), f"load_{name}")
+    files = {} if name == "synthfaces" else {"data_root": data_root}
+    return load(split, image_size=image_size, **files, **options)
