@@ -49,10 +49,7 @@ def load_celeba(
     root = find_root(data_root)
     names, table = read_attributes(root)
     folder = root / "img_align_celeba"
-    present = {p.name for p in folder.iterdir() if p.suffix == ".jpg"}
-    ids = sorted(present & table.keys())
-    if max_images:
-        ids = ids[:max_images]
+    ids = _present(folder, table, max_images)
     if not ids:
         raise StudyError(f"no CelebA image of {folder} is listed in list_attr_celeba.txt: expected {LAYOUT}")
     splits, how = _splits(root, ids)
@@ -70,6 +67,21 @@ def load_celeba(
         ids=np.array(chosen),
         note=f"{len(ids):,} of {len(table):,} annotated images used; {how}",
     )
+
+
+def _present(folder: Path, table: dict[str, np.ndarray], max_images: int) -> list[str]:
+    """Return the annotated images that are there, by name; the first `max_images` of them."""
+    ids = sorted({p.name for p in folder.iterdir() if p.suffix == ".jpg"} & table.keys())
+    return ids[:max_images] if max_images else ids
+
+
+def used_files(data_root: str | Path | None, max_images: int = 0) -> tuple[list[Path], list[Path]]:
+    """Return the annotation files and the images that `load_celeba` reads over all splits."""
+    root = find_root(data_root)
+    names = ("list_attr_celeba.txt", "list_eval_partition.txt", "identity_CelebA.txt")
+    annotations = [path for path in (existing(root, name) for name in names) if path]
+    folder = root / "img_align_celeba"
+    return annotations, [folder / i for i in _present(folder, read_attributes(root)[1], max_images)]
 
 
 def find_root(data_root: str | Path | None) -> Path:

@@ -140,6 +140,16 @@ def fingerprint(data_root: str | Path | None) -> str:
     return digest(root, images + [existing(root, name) for name in LABEL_FILES.values()])
 
 
+def used_files(data_root: str | Path | None, max_images: int = 0) -> tuple[list[Path], list[Path]]:
+    """Return the label files and the images that `load_fairface` reads over all splits."""
+    root = find_root(data_root)
+    images = []
+    for part in LABEL_FILES:
+        table = read_labels(root, part)
+        images += [root / name for name in table.files[_present(root, part, table, max_images)]]
+    return [existing(root, name) for name in LABEL_FILES.values()], images
+
+
 def _present(root: Path, part: str, table: LabelFile, max_images: int) -> np.ndarray:
     """Return the rows of a label file whose image is there."""
     there = {f"{part}/{path.name}" for path in (root / part).iterdir()}
