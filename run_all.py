@@ -3,6 +3,10 @@
 
 import sys
 
+if sys.version_info < (3, 11):  # noqa: UP036  an older Python shall say so, in words that it can read
+    sys.stderr.write("error: the study needs Python 3.11 or newer, this is %d.%d\n" % sys.version_info[:2])  # noqa: UP031
+    sys.exit(2)
+
 from lassi_lib.study.batch import main
 
 if __name__ == "__main__":

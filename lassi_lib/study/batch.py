@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +19,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lassi_lib.errors import StudyError, disk_trouble, nearest
+from lassi_lib.errors import StudyError, about, disk_trouble, one_line
 from lassi_lib.study.cache import held
 from lassi_lib.study.draft import drafted
+from lassi_lib.study.options import RESULTS, cache_folder, check_packages, chosen, output_folder, parse
 from lassi_lib.study.params import (
     NOTEBOOKS,
     ROOT,
@@ -33,7 +33,6 @@ from lassi_lib.study.params import (
     profiles,
 )
 
-RESULTS = ROOT / "results"
 if TYPE_CHECKING:
     from lassi_lib.study.experiment import Experiment
     from lassi_lib.study.plan import Step
@@ -58,7 +57,8 @@ PACKAGES = [
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 1 a notebook failed, 2 user's mistake, 130."""
     try:
-        args = parser().parse_args(argv)
+        args = parse(argv)
+        check_packages()
         if args.list:
             print_list()
             return 0
@@ -70,51 +70,16 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         return run_profile(args)
     except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: what is finished is kept, the same command goes on from there", file=sys.stderr)
         return 130
     except Exception as error:
         if line := disk_trouble(error):  # nothing half-written is left: drafts are removed on the way
-            print(f"error: {line}", file=sys.stderr)
+            print(f"error: {one_line(line)}", file=sys.stderr)
             return 2
         raise
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the command line's parser."""
-    p = argparse.ArgumentParser(prog="run_all.py", description="Run the LASSI reproducibility study.")
-    p.add_argument("--profile", default="demo", help="which data and sizes, see --list (default: demo)")
-    p.add_argument("--data-root", default="", metavar="DIR", help="folder of the data set's official files")
-    p.add_argument("--only", default="", metavar="NB", help="these notebooks, by number or name: 01,07")
-    p.add_argument("--skip", default="", metavar="NB", help="all notebooks but these: 03,05")
-    p.add_argument("--seeds", default="", metavar="S", help="seeds instead of the params' own: 42,0")
-    p.add_argument("--dry-run", action="store_true", help="print the plan, compute nothing")
-    p.add_argument(
-        "--force", default="", metavar="STAGE", help="compute these stages and all that follows again"
-    )
-    p.add_argument("--fail-fast", action="store_true", help="stop at the first notebook that fails")
-    p.add_argument(
-        "--cache", default="", metavar="DIR", help="where stages are kept (default: $LASSI_CACHE or .cache)"
-    )
-    p.add_argument("--output", default="", metavar="DIR", help="where results go (default: results/PROFILE)")
-    p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: auto")
-    p.add_argument(
-        "--workers",
-        type=int,
-        default=1,
-        metavar="N",
-        help="processes of a local Dask cluster (default: 1, without)",
-    )
-    p.add_argument(
-        "--scheduler", default="", metavar="ADDRESS", help="a running Dask cluster: tcp://host:port"
-    )
-    p.add_argument("--list", action="store_true", help="print profiles, notebooks and expected minutes")
-    p.add_argument(
-        "--overview", action="store_true", help="write results/index.html over all profiles, run nothing"
-    )
-    return p
 
 
 def print_list() -> None:
@@ -131,22 +96,13 @@ def run_profile(args: argparse.Namespace) -> int:
     from lassi_lib.study.engine import work_through
     from lassi_lib.study.plan import describe, following
 
-    if args.workers < 1:
-        raise StudyError(f"--workers {args.workers}: at least 1 is needed")
-    if args.cache:
-        os.environ["LASSI_CACHE"] = str(Path(args.cache).resolve())
     pipeline = load_pipeline(args.profile)
-    names = _chosen(notebooks_of(args.profile), args.only)
-    if args.skip:
-        left_out = _chosen(names, args.skip, "--skip")
-        names = [name for name in names if name not in left_out]
+    output = output_folder(args)
+    os.environ["LASSI_CACHE"] = str(cache_folder(args, output))
+    names = chosen(notebooks_of(args.profile), args.only, args.skip)
     params = {name: load_notebook_params(args.profile, name) for name in names}
     if args.seeds:
-        seeds = _seeds(args.seeds)
-        params = {name: p | {"seeds": seeds} if "seeds" in p else p for name, p in params.items()}
-    _check_rules(args.profile, params)
-    output = Path(args.output).resolve() if args.output else RESULTS / args.profile
-    _check_output(output)
+        params = {name: p | {"seeds": args.seeds} if "seeds" in p else p for name, p in params.items()}
     _announce(args, pipeline, names)
     os.environ["LASSI_DATA_ROOT"] = str(Path(args.data_root).resolve()) if args.data_root else ""
 
@@ -156,10 +112,10 @@ def run_profile(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(describe(study, steps, again))
         return 0
-    for step in again:
-        study.cache.remove(step.stage)
     if pipeline.glow.checkpoint:
         study.glow()  # a damaged one is noticed here
+    for step in again:
+        study.cache.remove(step.stage)
     work_through(study, steps, workers=args.workers, scheduler=args.scheduler)
     computed = study.facts(), study.seconds(_experiments(study, params))
 
@@ -181,77 +137,32 @@ def run_profile(args: argparse.Namespace) -> int:
 
 def plan_of(profile: str, params: dict[str, dict], device: str) -> tuple[Study, list[Step]]:
     """Return the profile's study and every step that its notebooks need; all names are checked first."""
-    from lassi_lib.study.experiment import experiments_of
+    from lassi_lib.numerics import pick_device
+    from lassi_lib.study.asked import check_names
     from lassi_lib.study.plan import steps_of_notebooks
     from lassi_lib.study.study import Study
 
-    study = Study(profile, device=device)
+    pick_device(device)
+    with about(f"params/{profile}/pipeline.yaml"):
+        study = Study(profile, device=device)
     pipeline = study.pipeline
     known = study.dataset("test")  # the cheapest thing that can be missing comes first
-    named = {"pipeline": [a for key in pipeline.exceptions for a in key.replace("/", "+").split("+")]}
-    for notebook, p in params.items():
-        asked_for = [a for e in experiments_of(pipeline, p) for a in e.attributes]
-        named[notebook] = [*p.get("attributes", []), *asked_for]
-    for file, attributes in named.items():
-        for attribute in dict.fromkeys(attributes):
-            try:
+    with about(f"params/{profile}/pipeline.yaml: 'exceptions'"):
+        for name in pipeline.exceptions:
+            for attribute in name.replace("/", "+").split("+"):
                 known.column(attribute)
-            except StudyError as error:
-                raise StudyError(f"params/{profile}/{file}.yaml: {error}") from None
-    return study, steps_of_notebooks(study, params)
+    steps = {}
+    for notebook, p in params.items():
+        with about(f"params/{profile}/{notebook}.yaml"):
+            check_names(p, pipeline, known.column)
+            steps |= {s.stage.key: s for s in steps_of_notebooks(study, {notebook: p})}
+    return study, list(steps.values())
 
 
 def _experiments(study: Study, params: dict[str, dict]) -> list[Experiment]:
     from lassi_lib.study.experiment import experiments_of
 
     return list(dict.fromkeys(e for p in params.values() for e in experiments_of(study.pipeline, p)))
-
-
-def _chosen(names: list[str], given: str, option: str = "--only") -> list[str]:
-    """Return the notebooks meant by an option: numbers ('01', '1') or names (or their beginnings)."""
-    hits = []
-    for word in filter(None, given.split(",")):
-        if word.isdigit():
-            found = [n for n in names if n.split("_")[0] == word.zfill(2)]
-        else:
-            found = [n for n in names if n.startswith(word)]
-        if not found:
-            raise StudyError(f"{option} {word}: no such notebook in this profile{nearest(word, names)}")
-        hits += found
-    return [n for n in names if n in hits] if given else names
-
-
-def _seeds(given: str) -> list[int]:
-    if not re.fullmatch(r"\d+(,\d+)*", given) or len(set(given.split(","))) < len(given.split(",")):
-        raise StudyError(f"--seeds {given}: write different whole numbers between commas, like 42,0")
-    return [int(seed) for seed in given.split(",")]
-
-
-def _check_rules(profile: str, params: dict[str, dict]) -> None:
-    """Build every verdict rule that stands in the params: an impossible one is found before the run."""
-    from lassi_lib.study.verdicts import VerdictRule
-
-    names = ("min_fairness_gain", "max_accuracy_loss", "confidence")
-    for notebook, given in params.items():
-        if set(names) <= given.keys():
-            try:
-                VerdictRule(*(given[n] for n in names))
-            except StudyError as error:
-                raise StudyError(f"params/{profile}/{notebook}.yaml: {error}") from None
-
-
-def _check_output(output: Path) -> None:
-    """Refuse an output folder that would be damaged by being replaced."""
-    if output.exists() and not output.is_dir():
-        raise StudyError(f"--output {output} is a file: name a folder")
-    ours = (output / "run.json").is_file() or not output.exists() or not any(output.iterdir())
-    if not ours:
-        raise StudyError(
-            f"--output {output} holds files that are not of this study: name a new or empty folder"
-        )
-    parent = next(p for p in (output, *output.parents) if p.exists())
-    if not os.access(parent, os.W_OK):
-        raise StudyError(f"--output {output} cannot be written: name a folder of your own")
 
 
 def _announce(args: argparse.Namespace, pipeline: Pipeline, names: list[str]) -> None:
@@ -286,6 +197,7 @@ def _execute(names: list[str], params: dict, args: argparse.Namespace, draft: Pa
             cwd=NOTEBOOKS,
         )
 
+    before = os.environ.get("LASSI_OUTPUT", "")
     os.environ["LASSI_OUTPUT"] = str(draft)
     try:
         if args.workers == 1 or args.fail_fast or pick_device(args.device).type == "cuda":
@@ -303,7 +215,7 @@ def _execute(names: list[str], params: dict, args: argparse.Namespace, draft: Pa
                 kill_tree(os.getpid(), itself=False)
                 raise
     finally:
-        del os.environ["LASSI_OUTPUT"]
+        os.environ["LASSI_OUTPUT"] = before
 
 
 def _run_info(
