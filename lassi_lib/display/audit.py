@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
 
 from lassi_lib.display.style import METHOD_MARKERS, StudyFigure, colours_of
 
@@ -144,19 +149,34 @@ def association_heatmap(table: pd.DataFrame) -> StudyFigure:
     )
     axes = figure.subplots()
     limit = max(float(np.nanmax(np.abs(grid.to_numpy()), initial=0.0)), 0.1)
-    image = axes.imshow(grid, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
-    for i in range(len(attributes)):
-        for j in range(len(tasks)):
-            value = grid.iloc[i, j]
-            text = "" if np.isnan(value) else f"{value:+.2f}{'*' if stars.iloc[i, j] else ''}"
-            dark = abs(value) > 0.65 * limit
-            axes.text(j, i, text, ha="center", va="center", fontsize=9, color="white" if dark else "black")
-    axes.set(xticks=range(len(tasks)), yticks=range(len(attributes)))
-    axes.set_xticklabels([_words(t) for t in tasks], rotation=20, ha="right")
-    axes.set_yticklabels([_words(a) for a in attributes])
-    axes.grid(visible=False)
+    text = [
+        [f"{value:+.2f}{'*' if star else ''}" for value, star in zip(*row, strict=True)]
+        for row in zip(grid.to_numpy(), stars.to_numpy(), strict=True)
+    ]
+    image = heatmap(axes, grid, text, cmap="PuOr_r", vmin=-limit, vmax=limit)
     figure.colorbar(image, ax=axes, label="phi")
     return figure
+
+
+def heatmap(axes: Axes, grid: pd.DataFrame, text: Sequence[Sequence[str]], **colours: Any) -> AxesImage:
+    """Draw a grid of values with a text in every cell that has one, black or white as its colour asks."""
+    image = axes.imshow(grid.to_numpy(float), aspect="auto", **colours)
+    for i, row in enumerate(grid.to_numpy(float)):
+        for j, value in enumerate(row):
+            known = bool(np.isfinite(value))
+            light = np.dot(image.cmap(image.norm(value if known else 0.0))[:3], (0.299, 0.587, 0.114))
+            style = {
+                "ha": "center",
+                "va": "center",
+                "fontsize": 9,
+                "color": "black" if light > 0.5 else "white",
+            }
+            axes.text(j, i, text[i][j] if known else "", **style)
+    axes.set(xticks=range(grid.shape[1]), yticks=range(grid.shape[0]))
+    axes.set_xticklabels([_words(c) for c in grid.columns], rotation=20, ha="right")
+    axes.set_yticklabels([_words(r) for r in grid.index])
+    axes.grid(visible=False)
+    return image
 
 
 def _words(name: str) -> str:

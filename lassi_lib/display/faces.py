@@ -50,13 +50,24 @@ def traversal_figure(strips: Mapping[str, np.ndarray], t: Sequence[float]) -> St
     return _strips([np.asarray(s) for s in strips.values()], names, [*[[]] * (len(names) - 1), bottom])
 
 
+def face_at(x: float, y: float, count: int, columns: int, shape: tuple[int, ...]) -> int | None:
+    """Return which of `count` faces of a `montage` lies at (x, y) of its picture [height, width, ...]."""
+    rows = -(-count // columns)
+    pitch = ((shape[0] + _GAP) / rows, (shape[1] + _GAP) / columns)  # every row has captions, or none
+    number = int(y // pitch[0]) * columns + int(x // pitch[1])
+    return number if 0 <= number < count else None
+
+
 def _strips(
-    rows: list[np.ndarray], labels: Sequence[str] = (), captions: list[list[str]] | None = None
+    rows: list[np.ndarray],
+    labels: Sequence[str] = (),
+    captions: list[list[str]] | None = None,
+    widest: int = _PAGE,
 ) -> StudyFigure:
-    """Draw rows of images [m, 3, S, S] with a label before each row and captions under images."""
+    """Draw rows of images [m, 3, S, S], each `widest` pixels at most, with labels before rows and captions."""
     size, columns = rows[0].shape[-1], max(len(row) for row in rows)
     text = [any(c) for c in captions] if captions else [False] * len(rows)
-    zoom = max(1, _PAGE // (columns * (size + _GAP)))
+    zoom = max(1, min(_PAGE // (columns * (size + _GAP)), widest // size))
     line = -(-16 // zoom)  # height of a line of captions, in image pixels
     tops = np.cumsum([0] + [size + _GAP + line * t for t in text])
     canvas = np.full((tops[-1] - _GAP, columns * (size + _GAP) - _GAP, 3), 255, np.uint8)

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.patches import Rectangle
 
+from lassi_lib.display.audit import heatmap
 from lassi_lib.display.style import DPI, METHOD_MARKERS, StudyFigure, colours_of
 
 _AXES = {
@@ -131,6 +133,53 @@ def outlier_scatter(means: pd.DataFrame, fits: pd.DataFrame, labelled: Iterable[
     figure.supylabel("d_cs / d_rs, median over test points (below 1: most are certified)", fontsize=9)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=4, frameon=False)
+    return figure
+
+
+# column of `pair_means` -> what its panel is called, and the format of a cell
+_PANELS = {
+    "ratio": ("d_cs / d_rs, median over faces (below 1: certified)", "{:.3g}"),
+    "certified_fairness": ("certified fairness, % of faces", "{:.0f}"),
+    "phi": ("phi of attribute and task in the labels", "{:+.2f}"),
+    "cos_task": ("cos(a, normal of the task's boundary)", "{:+.2f}"),
+}
+
+
+def outlier_matrix(means: pd.DataFrame, method: str, chosen: tuple[str, str] | None = None) -> StudyFigure:
+    """Show every attribute (rows) and task (columns) of a method in four heat maps; missing pairs stay empty.
+
+    Parameters
+    ----------
+    means : pandas.DataFrame
+        As `pair_means` returns it.
+    method : str
+        Whose rows.
+    chosen : (task, attribute), optional
+        A cell to frame, in every panel.
+    """
+    means = means[means["method"] == method]
+    tasks, attributes = (list(dict.fromkeys(means[c])) for c in ("task", "sensitive"))
+    size = 2.2 + 1.1 * len(tasks), 1.25 + 0.34 * len(attributes)
+    figure = StudyFigure(figsize=(min(max(2 * size[0], 9.3), 10.5), 2 * size[1]), layout="constrained")
+    for axes, (name, (title, form)) in zip(figure.subplots(2, 2).ravel(), _PANELS.items(), strict=True):
+        grid = (
+            means.pivot(index="sensitive", columns="task", values=name).loc[attributes, tasks].astype(float)
+        )
+        text = [[form.format(v) for v in row] for row in grid.to_numpy()]
+        if name == "certified_fairness":
+            colours = {"cmap": "cividis", "vmin": 0, "vmax": 100}
+        else:
+            if name == "ratio":  # 1 is the middle, on a logarithmic scale
+                grid = np.log(grid.clip(lower=1e-6)).clip(upper=np.log(1e6))
+            known = np.abs(grid.to_numpy()[np.isfinite(grid.to_numpy())])
+            limit = max(float(np.quantile(known, 0.9)) if len(known) else 0.0, 0.1)
+            colours = {"cmap": "PuOr_r", "vmin": -limit, "vmax": limit}
+        heatmap(axes, grid, text, **colours)
+        axes.set_title(title, loc="left", fontsize=9.5)
+        if chosen is not None:
+            cell = tasks.index(chosen[0]) - 0.5, attributes.index(chosen[1]) - 0.5
+            axes.add_patch(Rectangle(cell, 1, 1, fill=False, ec="black", lw=3, clip_on=False))
+            axes.add_patch(Rectangle(cell, 1, 1, fill=False, ec="white", lw=1.2, clip_on=False))
     return figure
 
 

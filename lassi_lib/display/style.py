@@ -23,6 +23,7 @@ class StudyFigure(Figure):
     """A figure that needs no pyplot and shows itself in a notebook together with its alt text."""
 
     alt = ""
+    vector = False  # set where there are pictures among lines: kept as SVG too, pictures as they are
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict, dict]:
         svg = b"" if has_images(self) else _render(self, "svg")
@@ -54,8 +55,8 @@ def colours_of(methods: list[str]) -> dict[str, str]:
 
 
 def has_images(figure: Figure) -> bool:
-    """Whether a figure holds pictures (kept as PNG only) rather than lines."""
-    return any(axes.images for axes in figure.axes)
+    """Whether a figure is one of pictures (kept as PNG only) rather than of lines."""
+    return any(axes.images for axes in figure.axes) and not getattr(figure, "vector", False)
 
 
 def save_figure(figure: Figure, folder: str | Path, name: str, alt: str) -> str:
@@ -94,8 +95,9 @@ def save_figure(figure: Figure, folder: str | Path, name: str, alt: str) -> str:
 
 
 def _render(figure: Figure, kind: str) -> bytes:
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # keep this layout: a second one would differ in the last digits
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # keep this layout: a second one would differ in the last digits
     content = io.BytesIO()
     with rc_context({"svg.hashsalt": "lassi", "svg.fonttype": "path"}):
         figure.savefig(content, format=kind, dpi=DPI, metadata=_METADATA[kind])

@@ -1,0 +1,436 @@
+"""Widgets for looking and trying; each shows one pure function's figure, which the batch run draws too.
+
+glow_explorer         glow_figure           moves a face along attribute vectors
+certificate_explorer  certificate_figure    one face, one model, every mode
+outlier_explorer      outlier_matrix        all pairs; a cell opens its faces (strip_figure)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as w
+import numpy as np
+import pandas as pd
+
+from lassi_lib.display.explore import certificate_figure, certificate_text, glow_figure
+from lassi_lib.display.faces import face_at, montage
+from lassi_lib.display.outliers import outlier_matrix, strip_figure
+from lassi_lib.display.picture import Picture
+from lassi_lib.errors import StudyError
+from lassi_lib.study.experiment import Experiment
+from lassi_lib.study.explore import Judge, Line, offered_kinds
+from lassi_lib.study.strips import strips
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lassi_lib.study.study import Study
+
+_STEPS = np.round(np.linspace(-2, 2, 41), 1)
+_WIDE = {"description_width": "initial"}
+_COLUMNS, _PER_PAGE = 12, 24
+
+
+class FacePicker(w.VBox):
+    """Chooses a test face: by a click, by number, at random, within a group; `chosen(index)` hears of it.
+
+    Parameters
+    ----------
+    study : Study
+        Whose test faces.
+    groups : mapping of str to sequence of int
+        Names of groups -> the faces in them.
+    chosen : callable
+        Gets the number of the face.
+    title : callable
+        Number of a face -> what stands under it.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        groups: Mapping[str, Sequence[int]],
+        chosen: Callable[[int], None],
+        title: Callable[[int], str] = str,
+    ) -> None:
+        self._study, self._chosen, self._title = study, chosen, title
+        self._random = np.random.default_rng()
+        last = len(study.latents("test")) - 1
+        self.group = w.Dropdown(description="faces", style=_WIDE)
+        self.page = w.BoundedIntText(1, min=1, description="page", style=_WIDE, layout={"width": "8em"})
+        self.number = w.BoundedIntText(
+            0, min=0, max=last, description="face number", style=_WIDE, layout={"width": "11em"}
+        )
+        self.random = w.Button(description="random face", layout={"width": "8em"})
+        self.picture = Picture(self._clicked)
+        super().__init__([w.HBox([self.group, self.page, self.number, self.random]), self.picture])
+        self.group.observe(self._regroup, "value")
+        self.page.observe(lambda _: self._draw(), "value")
+        self.number.observe(lambda change: self._chosen(change["new"]), "value")
+        self.random.on_click(lambda _: self.choose(int(self._random.choice(self._members()))))
+        self.offer(groups)
+
+    def offer(self, groups: Mapping[str, Sequence[int]]) -> None:
+        """Offer other groups; empty ones are left out."""
+        self._groups = {f"{name} ({len(found)})": list(found) for name, found in groups.items() if len(found)}
+        options, kept = list(self._groups), str(self.group.value).rpartition(" (")[0]
+        self.group.options = options  # chooses the first
+        self.group.value = next((o for o in options if o.rpartition(" (")[0] == kept), options[0])
+        self._draw()
+
+    def first(self) -> int:
+        """Return the first face of the group."""
+        return self._members()[0]
+
+    def choose(self, index: int) -> None:
+        """Choose a face."""
+        if index == self.number.value:
+            self._chosen(index)
+        self.number.value = index
+
+    def _members(self) -> list[int]:
+        return self._groups[self.group.value]
+
+    def _shown(self) -> list[int]:
+        start = _PER_PAGE * (self.page.value - 1)
+        return self._members()[start : start + _PER_PAGE]
+
+    def _regroup(self, _: Any) -> None:
+        if self.group.value is not None:
+            self.page.max = -(-len(self._members()) // _PER_PAGE)
+            self.page.value = 1
+            self._draw()
+
+    def _draw(self) -> None:
+        shown = self._shown()
+        figure = montage(self._study.dataset("test").images[shown], _COLUMNS, [self._title(i) for i in shown])
+        self.picture.show(figure, f"Test faces to choose from: {', '.join(map(self._title, shown))}")
+
+    def _clicked(self, _: int, x: float, y: float) -> None:
+        shown = self._shown()
+        canvas = self.picture._figure.axes[0].images[0].get_array()
+        place = face_at(x, y, len(shown), _COLUMNS, canvas.shape)
+        if place is not None:
+            self.choose(shown[place])
+
+
+class _Said(w.HTML):
+    """One line of text below a figure; users' mistakes stand there too."""
+
+    def say(self, text: str, bad: bool = False) -> None:
+        self.value = f"<b>{escape(text)}</b>" if bad else escape(text)
+
+    @contextmanager
+    def mistakes(self) -> Iterator[None]:
+        try:
+            yield
+        except StudyError as error:
+            self.say(str(error), bad=True)
+
+
+class GlowExplorer(w.VBox):
+    """Moves a face along attribute vectors: image, difference, pixels out of range, latent distance."""
+
+    def __init__(
+        self, study: Study, attributes: Iterable[str], kinds: Sequence[str] = (), task: str = ""
+    ) -> None:
+        self._study, self._task = study, task
+        offered = {a: offered_kinds(study, a, task) for a in attributes}
+        names = [a for a, found in offered.items() if found]
+        if not names:
+            raise StudyError("glow_explorer(): none of the attributes has a vector: name others")
+        common = [k for k in offered[names[0]] if all(k in offered[a] for a in names)]
+        self.kinds = w.SelectMultiple(
+            options=common,
+            value=[k for k in kinds if k in common] or common[:1],
+            rows=5,
+            description="vectors",
+        )
+        self.sliders = {
+            a: w.SelectionSlider(
+                options=[(f"{x:+.1f}", float(x)) for x in _STEPS],
+                value=0.0,
+                description=a.replace("_", " "),
+                style=_WIDE,
+                layout={"width": "24em"},
+            )
+            for a in names
+        }
+        self.play = w.Play(min=0, max=len(_STEPS) - 1, value=len(_STEPS) // 2, interval=150)
+        self.played = w.Dropdown(options=names, description="play", style=_WIDE)
+        self.reset = w.Button(description="back to t = 0")
+        self.upload = w.FileUpload(accept="image/png,image/jpeg,image/webp", description="own image")
+        self.picture, self.said = Picture(), _Said()
+        groups = {"all": range(len(study.latents("test")))}
+        for a in names:
+            labels = study.labels("test", a)
+            groups[a.replace("_", " ")] = np.flatnonzero(labels == 1).tolist()
+            groups[f"not {a.replace('_', ' ')}"] = np.flatnonzero(labels == 0).tolist()
+        self.faces = FacePicker(study, groups, self._take)
+        for widget in (self.kinds, *self.sliders.values()):
+            widget.observe(self._draw, "value")
+        self.play.observe(self._played, "value")
+        self.upload.observe(self._uploaded, "value")
+        self.reset.on_click(lambda _: self._to_zero())
+        self._moving = names[0]
+        self._take(0)
+        controls = w.VBox([*self.sliders.values(), w.HBox([self.play, self.played]), self.reset])
+        super().__init__(
+            [self.faces, w.HBox([controls, w.VBox([self.kinds, self.upload])]), self.picture, self.said]
+        )
+
+    def _take(self, face: Any) -> None:
+        self._line, self._face = Line(self._study, face, self._task), face
+        self._draw()
+
+    def _uploaded(self, change: dict) -> None:
+        from lassi_lib.data.own_image import read_face
+
+        if not change["new"]:
+            return
+        file = change["new"][0]
+        with self.said.mistakes():
+            self._take(read_face(bytes(file["content"]), self._study.pipeline.data.image_size, file["name"]))
+        self.upload.value = ()  # the file is not kept
+
+    def _played(self, change: dict) -> None:
+        self.sliders[self.played.value].value = float(_STEPS[change["new"]])
+
+    def _to_zero(self) -> None:
+        with self.hold_sync():
+            for slider in self.sliders.values():
+                slider.value = 0.0
+
+    def _draw(self, change: dict | None = None) -> None:
+        if change and change["owner"] is not self.kinds:
+            self._moving = next(a for a, s in self.sliders.items() if s is change["owner"])
+        order = [a for a in self.sliders if a != self._moving] + [self._moving]
+        t = {a: self.sliders[a].value for a in order}
+        with self.said.mistakes():
+            frames = [self._line.frame(t, k, _STEPS, k.replace("_", " ")) for k in self.kinds.value]
+            if not frames:
+                raise StudyError("choose at least one kind of vectors")
+            where = ", ".join(f"{a.replace('_', ' ')} {x:+.1f}" for a, x in t.items() if x) or "t = 0"
+            face = f"test face {self._face}" if isinstance(self._face, int) else "own image (not stored)"
+            text = f"{face}, {where}: " + "; ".join(
+                f"{f.title}: moved by {f.distance:.1f} ({f.spreads:.2f} spreads of the latents), "
+                f"{f.outside:.1f} % of values out of range"
+                for f in frames
+            )
+            self.picture.show(glow_figure(self._line.frame({}).image, frames), text)
+            self.said.say(text)
+
+
+def glow_explorer(
+    study: Study, attributes: Iterable[str], kinds: Sequence[str] = (), task: str = ""
+) -> GlowExplorer:
+    """Return the explorer of the flow: choose a face, or give an own image, and move it.
+
+    Parameters
+    ----------
+    study : Study
+        The study.
+    attributes : iterable of str
+        A slider each, in units of the attribute's vector; those without a vector are passed over.
+    kinds : sequence of str
+        Kinds of vectors shown side by side at first; default: the profile's.
+    task : str
+        For the kinds of vectors that keep a task; without it these are not offered.
+    """
+    return GlowExplorer(study, attributes, kinds, task)
+
+
+class CertificateExplorer(w.VBox):
+    """One face and one trained model: similar faces, exact margin, smoothed certificate, every mode."""
+
+    def __init__(self, study: Study, experiments: Iterable[Experiment]) -> None:
+        self._study = study
+        single = [e for e in experiments if len(e.sensitive) == 1]
+        if not single:
+            raise StudyError(
+                "certificate_explorer(): no pair has a single sensitive attribute: add one to pairs"
+            )
+        self._experiments = {(e.task, e.sensitive[0], e.method, e.vector_type, e.seed): e for e in single}
+        names = ("task", "attribute", "method", "vectors", "seed")
+        self.choices = {
+            name: w.Dropdown(
+                options=list(dict.fromkeys(k[i] for k in self._experiments)), description=name, style=_WIDE
+            )
+            for i, name in enumerate(names)
+        }
+        own = study.pipeline.certification
+        slider = {"continuous_update": False, "style": _WIDE, "layout": {"width": "24em"}}
+        self.epsilon = w.FloatSlider(
+            own.epsilon,
+            min=own.epsilon / 10,
+            max=3 * own.epsilon,
+            step=own.epsilon / 20,
+            description="epsilon",
+            readout_format=".2f",
+            **slider,
+        )
+        self.sigma_cs = w.FloatSlider(
+            own.sigma_cs,
+            min=own.sigma_cs / 10,
+            max=4 * own.sigma_cs,
+            step=own.sigma_cs / 20,
+            description="sigma_cs",
+            readout_format=".3f",
+            **slider,
+        )
+        self.picture, self.said = Picture(), _Said()
+        self._judges: dict[Experiment, tuple[Judge, pd.Series]] = {}
+        self._face, self._status = 0, pd.Series(dtype=object)
+        first = self._experiment()
+        self._status = self._judge(first)[1]
+        self.faces = FacePicker(study, self._groups(), self._take, self._title)
+        for widget in self.choices.values():
+            widget.observe(self._change, "value")
+        for widget in (self.epsilon, self.sigma_cs):
+            widget.observe(lambda _: self._draw(), "value")
+        super().__init__(
+            [w.HBox(list(self.choices.values())[:3]), w.HBox([c for n, c in self.choices.items() if n in ("vectors", "seed") and len(c.options) > 1]),
+             w.HBox([self.epsilon, self.sigma_cs]), self.faces, self.picture, self.said]
+        )  # fmt: skip
+        self.faces.choose(self.faces.first())
+
+    def _experiment(self) -> Experiment:
+        key = tuple(c.value for c in self.choices.values())
+        if key not in self._experiments:
+            raise StudyError(
+                f"{' / '.join(map(str, key))} was not asked for by this notebook: choose another"
+            )
+        return self._experiments[key]
+
+    def _judge(self, e: Experiment) -> tuple[Judge, pd.Series]:
+        if e not in self._judges:
+            judge = Judge(self._study, e)
+            self._judges[e] = judge, judge.decisions()
+        return self._judges[e]
+
+    def _groups(self) -> dict[str, list[int]]:
+        found = {
+            s.lower(): self._status.index[self._status == s].tolist()
+            for s in ("REFUTED", "VERIFIED", "UNDECIDED")
+        }
+        return found | {"all": self._status.index.tolist()}
+
+    def _title(self, index: int) -> str:
+        mark = {"REFUTED": "x", "VERIFIED": "ok", "UNDECIDED": "?"}.get(self._status.get(index, ""), "")
+        return f"{index} {mark}"
+
+    def _take(self, index: int) -> None:
+        self._face = index
+        self._draw()
+
+    def _change(self, _: Any) -> None:
+        with self.said.mistakes():
+            self._status = self._judge(self._experiment())[1]
+            self.faces.offer(self._groups())
+            self._draw()
+
+    def _draw(self) -> None:
+        with self.said.mistakes():
+            view = self._judge(self._experiment())[0].view(
+                self._face, self.epsilon.value, self.sigma_cs.value
+            )
+            text = certificate_text(view)
+            self.picture.show(certificate_figure([view]), text)
+            notes = " ".join(dict.fromkeys(n for n in view.answers["note"] if n))
+            self.said.say(f"{text} {notes}".strip())
+
+
+def certificate_explorer(study: Study, experiments: Iterable[Experiment]) -> CertificateExplorer:
+    """Return the explorer of certificates; only experiments with one sensitive attribute are offered.
+
+    The groups of faces go by the exact decision at the profile's epsilon; epsilon and sigma_cs of the sliders
+    are asked about the chosen face alone.
+    """
+    return CertificateExplorer(study, experiments)
+
+
+class OutlierExplorer(w.VBox):
+    """All pairs of attribute and task; a chosen cell opens its faces and what is known of the pair."""
+
+    def __init__(
+        self, study: Study, means: pd.DataFrame, experiments: Iterable[Experiment], faces: int = 2
+    ) -> None:
+        self._study, self._means, self._count = study, means, faces
+        self._experiments: dict[tuple[str, str], list[Experiment]] = {}
+        for e in experiments:
+            if len(e.sensitive) == 1:
+                self._experiments.setdefault((e.task, e.sensitive[0]), []).append(e)
+        methods = list(dict.fromkeys(means["method"]))
+        self.method = w.Dropdown(options=methods, value=methods[-1], description="method", style=_WIDE)
+        pairs = list(dict.fromkeys(zip(means["task"], means["sensitive"], strict=True)))
+        words = [(f"{t} / {a}".replace("_", " "), (t, a)) for t, a in pairs]
+        self.pair = w.Dropdown(options=words, description="pair", style=_WIDE)
+        self.matrix, self.strips, self.said = Picture(self._clicked), Picture(), _Said()
+        for widget in (self.method, self.pair):
+            widget.observe(lambda _: self._draw(), "value")
+        super().__init__([w.HBox([self.method, self.pair]), self.matrix, self.said, self.strips])
+        self._draw()
+
+    def _clicked(self, _: int, x: float, y: float) -> None:
+        means = self._means[self._means["method"] == self.method.value]
+        tasks, attributes = (list(dict.fromkeys(means[c])) for c in ("task", "sensitive"))
+        row, column = round(y), round(x)
+        if 0 <= row < len(attributes) and 0 <= column < len(tasks):
+            cell = tasks[column], attributes[row]
+            if cell in [value for _, value in self.pair.options]:
+                self.pair.value = cell
+
+    def _draw(self) -> None:
+        task, attribute = self.pair.value
+        means, method = self._means, self.method.value
+        mine = means[
+            (means["method"] == method) & (means["task"] == task) & (means["sensitive"] == attribute)
+        ]
+        chosen = (task, attribute) if len(mine) else None
+        alt = "Heat maps of all pairs: d_cs / d_rs, certified fairness, phi, cosine"
+        self.matrix.show(outlier_matrix(means, method, chosen), f"{alt}; framed: {task} / {attribute}")
+        if not len(mine):
+            self.said.say(f"{task} / {attribute} was not asked of {method}: choose another", bad=True)
+            return
+        row = mine.iloc[0]
+        text = (
+            (
+                f"{task} / {attribute}, {method}: certified {row['certified_fairness']:.1f} % of faces, d_cs / d_rs "
+                f"{row['ratio']:.2f} in the median; phi of the labels {row['phi']:+.2f}, cosine of the vector with the task's "
+                f"normal {row['cos_task']:+.2f}, its length {row['norm_to_spread']:.2f} spreads, {row['positives']:.0f} training "
+                "positives. Below: faces from the smallest d_cs / d_rs to the largest."
+            )
+            .replace("_", " ")
+            .replace("d cs", "d_cs")
+            .replace("d rs", "d_rs")
+        )
+        self.said.say(text)
+        group = self._experiments[task, attribute]
+        seed = group[0].seed
+        found = strips(self._study, [e for e in group if e.seed == seed], self._count)
+        self.strips.show(
+            strip_figure(found), f"Faces of {task} / {attribute} along the vector, with certificates"
+        )
+
+
+def outlier_explorer(
+    study: Study, means: pd.DataFrame, experiments: Iterable[Experiment], faces: int = 2
+) -> OutlierExplorer:
+    """Return the explorer of pairs.
+
+    Parameters
+    ----------
+    study : Study
+        The study.
+    means : pandas.DataFrame
+        As `pair_means` returns it.
+    experiments : iterable of Experiment
+        Those that `means` comes from.
+    faces : int
+        How many faces a cell opens.
+    """
+    return OutlierExplorer(study, means, experiments, faces)

@@ -1,0 +1,402 @@
+"""What the explorers show of one face: moved along attribute vectors, and certified in every mode.
+
+Plain data for pure plotting functions; widgets and the batch run's figures ask the same questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from lassi_lib.certification.modes import MODES
+from lassi_lib.errors import StudyError
+from lassi_lib.similarity.kinds import KINDS, find_kind
+from lassi_lib.study.experiment import Experiment, Question
+from lassi_lib.study.study import Study
+
+if TYPE_CHECKING:
+    import torch
+
+_KEPT = 1_000  # decoded frames that a `Line` remembers
+_BLOCK = 8  # steps of a slider that are decoded at once
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A moved face: the decoded image, float32 [3, S, S], not clipped, and how far its latent has gone.
+
+    `distance` is ||z' - z||, `spreads` the same in units of the test latents' spread; `note` says at which t.
+    """
+
+    title: str
+    note: str
+    image: np.ndarray
+    distance: float
+    spreads: float
+
+    @property
+    def outside(self) -> float:
+        """The percentage of values that leave [-0.5, 0.5]: no stored image can have them."""
+        return 100 * float((np.abs(self.image) > 0.5).mean())
+
+
+def offered_kinds(study: Study, attribute: str, task: str = "") -> list[str]:
+    """Return the kinds of vectors that an attribute can have here within seconds, the profile's first."""
+    from lassi_lib.data.synthfaces import factor_of
+
+    own = study.pipeline.vector_type
+    if "codes" in find_kind(own).needs or study.n_classes(attribute) != 2:
+        return [own] if "codes" in find_kind(own).needs else []
+    have = {"y", "generator", "others", "boundary"} | ({"task_boundary"} if task else set())
+    if study.pipeline.data.name == "synthfaces" and factor_of(attribute):
+        have |= {"z_base", "z_counterfactual"}
+    names = [f"{k}_60" if k == "degraded" else k for k, entry in KINDS.items() if set(entry.needs) <= have]
+    return [own, *(k for k in names if k != own)] if set(find_kind(own).needs) <= have else names
+
+
+class Line:
+    """One face's way through latent space: sums of attribute vectors, each decoded once.
+
+    Parameters
+    ----------
+    study : Study
+        The study.
+    face : int or torch.Tensor
+        A test face's number, or an own face, uint8 [3, S, S].
+    task : str
+        For the kinds of vectors that keep a task.
+    """
+
+    def __init__(self, study: Study, face: int | torch.Tensor, task: str = "") -> None:
+        from lassi_lib.data.preprocess import quantise
+        from lassi_lib.similarity.diagnostics import latent_spread
+
+        self.study, self.task = study, task
+        if isinstance(face, int):
+            self.z = study.latents("test")[face]
+        else:
+            x = quantise(face[None], study.pipeline.data.bits).to(study.device)
+            self.z = study.glow().encode(x)[0].cpu()
+        self.spread = study._once("spread", lambda: latent_spread(study.latents("test")))
+        self._images: dict[tuple, np.ndarray] = {}
+
+    def displacement(self, t: Mapping[str, float], kind: str = "") -> torch.Tensor:
+        """Return sum_k t_k a_k, float32 [d]; t = 1 is the papers' end of the similarity set, for every kind."""
+        import torch
+
+        total, kind = torch.zeros_like(self.z), kind or self.study.pipeline.vector_type
+        for attribute, value in t.items():
+            if value:
+                a = self.study.vector(attribute, kind, self.task)
+                a = a if a.ndim == 1 else a[a.norm(dim=1).argmax()]
+                total += value * find_kind(kind).epsilon * a
+        return total
+
+    def frame(
+        self,
+        t: Mapping[str, float],
+        kind: str = "",
+        along: Sequence[float] = (),
+        title: str = "",
+        note: str = "",
+    ) -> Frame:
+        """Return the face at z + sum_k t_k a_k.
+
+        Parameters
+        ----------
+        t : mapping of str to float
+            Attribute -> coefficient; the last one is the one that moves.
+        kind : str
+            Kind of vectors; default: the profile's.
+        along : sequence of float
+            Coefficients that the last attribute may take next: its neighbours are decoded with it.
+        title, note : str
+            The frame's.
+        """
+        moved = self.displacement(t, kind)
+        key = self._key(t, kind)
+        if key not in self._images:
+            self._decode(self._neighbours(t, along) if len(along) and t else [t], kind)
+        distance = float(moved.double().norm())
+        return Frame(title, note, self._images[key], distance, distance / self.spread)
+
+    def _neighbours(self, t: Mapping[str, float], along: Sequence[float]) -> list[dict[str, float]]:
+        last, steps = list(t)[-1], np.asarray(along)
+        start = int(np.abs(steps - t[last]).argmin()) // _BLOCK * _BLOCK
+        return [dict(t), *({**t, last: float(x)} for x in steps[start : start + _BLOCK])]
+
+    def _decode(self, points: list[Mapping[str, float]], kind: str) -> None:
+        import torch
+
+        points = list({key: t for t in points if (key := self._key(t, kind)) not in self._images}.values())
+        if len(self._images) > _KEPT:
+            self._images.clear()
+        z = torch.stack([self.z + self.displacement(t, kind) for t in points])
+        images = self.study.glow().decode(z.to(self.study.device)).cpu().numpy()
+        self._images |= {self._key(t, kind): x for t, x in zip(points, images, strict=True)}
+
+    @staticmethod
+    def _key(t: Mapping[str, float], kind: str) -> tuple:
+        return kind, *sorted((a, round(x, 6)) for a, x in t.items() if round(x, 6))
+
+
+def moved_frames(
+    study: Study,
+    attributes: Iterable[str],
+    kinds: Iterable[str] = (),
+    t: Sequence[float] = (-1, 1),
+    index: int = 1,
+) -> tuple[np.ndarray, list[Frame]]:
+    """Return a test face, float32 [3, S, S], and its frames: attributes x kinds x coefficients t.
+
+    Attributes without a vector, and kinds that an attribute cannot have here, are passed over; so the
+    batch run shows for every profile what there is.
+    """
+    line, frames, several = Line(study, index), [], len(list(kinds := list(kinds))) > 1
+    for attribute in attributes:
+        offered = offered_kinds(study, attribute)
+        for kind in [k for k in kinds or offered[:1] if k in offered]:
+            words = (kind if several else attribute).replace("_", " ")
+            frames += [line.frame({attribute: float(x)}, kind, (), words, f"t = {x:+g}, ") for x in t]
+    return line.frame({}).image, frames
+
+
+@dataclass(frozen=True)
+class CertificateView:
+    """One face, one trained model, every mode.
+
+    Attributes
+    ----------
+    title, method : str
+        Which pair, and whose model.
+    index, label : int
+        The test face and its label.
+    epsilon, sigma_cs : float
+        Radius and noise that were asked about.
+    t, images : numpy.ndarray
+        [m] coefficients and uint8 [m, 3, S, S] faces, D(z + t a).
+    nodes, margin : numpy.ndarray
+        [p] each: every t at which the unsmoothed margin bends (and the ends of the plot), and the margin there:
+        the distance of R(z + t a) to the nearest boundary of the class at z, negative beyond it.
+    path : numpy.ndarray
+        [q, 3]: t and the two coordinates of R(z + t a) in the plane, relative to the smoothed centre.
+    d_cs, d_rs : float
+        Of mode ``exact_smoothing``. The plane's first axis points to the nearest boundary, at x = d_rs.
+    answers : pandas.DataFrame
+        One row per mode: mode, status, prediction, d_cs, d_rs, witness (a t, or NaN), note.
+    pair : numpy.ndarray or None
+        uint8 [2, 3, S, S]: D(z) and D(z + t a) at the witness, where the exact decision is refuted.
+    classes : tuple of int
+        The decisions on them.
+    """
+
+    title: str
+    method: str
+    index: int
+    label: int
+    epsilon: float
+    sigma_cs: float
+    t: np.ndarray
+    images: np.ndarray
+    nodes: np.ndarray
+    margin: np.ndarray
+    path: np.ndarray
+    d_cs: float
+    d_rs: float
+    answers: pd.DataFrame
+    pair: np.ndarray | None
+    classes: tuple[int, int]
+
+    def status(self, mode: str) -> str:
+        """Return what a mode says."""
+        return str(self.answers.set_index("mode").loc[mode, "status"])
+
+
+class Judge:
+    """One trained model and its similarity set, ready to be asked about any test face at once.
+
+    Parameters
+    ----------
+    study : Study
+        The study.
+    experiment : Experiment
+        With one sensitive attribute.
+    """
+
+    def __init__(self, study: Study, experiment: Experiment) -> None:
+        from lassi_lib.certification.network import Restriction
+
+        if len(experiment.sensitive) > 1:
+            raise StudyError(f"'{'+'.join(experiment.sensitive)}' spans no line: name one attribute")
+        self.study, self.experiment = study, experiment
+        self.line = study.similarity(experiment.sensitive, experiment.vector_type, experiment.task)
+        self.encoder = Restriction(study.representation(experiment), self.line.vectors)
+        classifier = study.classifier(experiment)
+        self.linear = tuple(p.detach().cpu().double().numpy() for p in (classifier.weight, classifier.bias))
+        self.labels = study.labels("test", experiment.task)
+
+    def problem(self, epsilon: float | None = None, sigma_cs: float | None = None) -> Any:
+        """Return what is asked, for a radius and a noise in the profile's units."""
+        from lassi_lib.certification.problem import Problem
+
+        own = self.study.pipeline.certification
+        epsilon = own.epsilon if epsilon is None else epsilon
+        sigma_cs = own.sigma_cs if sigma_cs is None else sigma_cs
+        scale = self.line.epsilon / own.epsilon  # unit vectors: 10
+        spec = self.study.spec(self.experiment.method, "", self.experiment.task, self.experiment.sensitive)
+        spec = replace(spec, epsilon=scale * epsilon, sigma_cs=scale * sigma_cs)
+        similarity = replace(self.line, epsilon=spec.epsilon)
+        return Problem(self.encoder, similarity, *self.linear, spec, self.experiment.seed)
+
+    def decisions(self) -> pd.Series:
+        """Return the exact decision on every test face: kept rows where there are any, else worked out here."""
+        from lassi_lib.certification.exact_decision import certify_point
+
+        question = Question("exact_decision")
+        if self.study.cache.has(self.study._certificates_stage(self.experiment, question)):
+            return self.study.certificates(self.experiment, question).set_index("index")["status"]
+        problem, z = self.problem(), self.study.latents("test")
+        every = self.study.pipeline.certification.test_every
+        found = {i: certify_point(problem, self._first(z[i]), i)["status"] for i in range(0, len(z), every)}
+        return pd.Series(found, name="status")
+
+    def _first(self, z: torch.Tensor) -> torch.Tensor:
+        return self.encoder.first(z[None])[0]
+
+    def view(
+        self, index: int, epsilon: float | None = None, sigma_cs: float | None = None, steps: int = 9
+    ) -> CertificateView:
+        """Return everything about one test face: milliseconds, but for the decoding of `steps` + 1 faces."""
+        import torch
+
+        from lassi_lib.data.preprocess import to_uint8
+
+        e, problem = self.experiment, self.problem(epsilon, sigma_cs)
+        z = self.study.latents("test")[index]
+        u0 = self._first(z)
+        with torch.no_grad():
+            rows = {mode: self._answer(problem, u0, index, mode) for mode in MODES}
+            smooth, exact = rows["exact_smoothing"], rows["exact_decision"]
+            t = np.linspace(-problem.similarity.epsilon, problem.similarity.epsilon, steps)
+            witness = exact.get("witness_1", np.nan)
+            shown = np.append(t, [0.0, witness] if np.isfinite(witness) else [])
+            latents = z + torch.as_tensor(shown, dtype=z.dtype)[:, None] * self.line.vectors
+            images = to_uint8(self.study.glow().decode(latents.to(self.study.device)).cpu()).numpy()
+            nodes, margin = self._margin(problem, u0, exact["prediction"], t)
+            path = self._plane(problem, u0, smooth)
+        return CertificateView(
+            title=f"{e.task} / {e.sensitive[0]}",
+            method=e.method,
+            index=index,
+            label=int(self.labels[index]),
+            epsilon=problem.similarity.epsilon,
+            sigma_cs=problem.spec.sigma_cs,
+            t=t,
+            images=images[:steps],
+            nodes=nodes,
+            margin=margin,
+            path=path,
+            d_cs=smooth["d_cs"],
+            d_rs=smooth["d_rs"],
+            answers=_answers(rows),
+            pair=images[steps:] if np.isfinite(witness) else None,
+            classes=(exact["prediction"], exact.get("witness_class", -1)),
+        )
+
+    def _answer(self, problem: Any, u0: torch.Tensor, index: int, mode: str) -> dict[str, Any]:
+        from importlib import import_module
+
+        try:
+            if mode == "monte_carlo":
+                problem.spec.validate()
+            return import_module(f"lassi_lib.certification.{mode}").certify_point(problem, u0, index)
+        except StudyError as error:  # no number of samples is enough for this epsilon and sigma
+            return {"prediction": -1, "status": "IMPOSSIBLE", "note": str(error)}
+
+    def _margin(
+        self, problem: Any, u0: torch.Tensor, prediction: int, t: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return where the smallest margin bends, a frame's width beyond the set, and its values."""
+        from lassi_lib.certification.line import trace
+
+        reach = float(t[-1] + (t[1] - t[0]) / 2)
+        curve = trace(self.encoder, u0, -reach, reach)
+        weight, bias = problem.weight, problem.bias
+        logits = (curve.origin + curve.r).numpy() @ weight.T + bias
+        gap = np.linalg.norm(weight[prediction] - np.delete(weight, prediction, 0), axis=1)
+        margins = (logits[:, [prediction]] - np.delete(logits, prediction, 1)) / np.where(gap > 0, gap, 1)
+        return curve.t.numpy(), margins.min(1)
+
+    def _plane(self, problem: Any, u0: torch.Tensor, smooth: dict[str, Any]) -> np.ndarray:
+        """Project the curve: towards the boundary nearest to the smoothed centre, and where it spreads most."""
+        import torch
+
+        from lassi_lib.certification.line import trace
+
+        reach = max(2.5 * problem.spec.sigma_cs, problem.similarity.epsilon)
+        center_t = smooth["center_t"]
+        curve = trace(self.encoder, u0, min(-reach, center_t), max(reach, center_t))
+        center = curve.at(torch.tensor([center_t], dtype=torch.float64)).point(0).numpy()
+        r, t, weight, i = curve.r.numpy() - center, curve.t.numpy(), problem.weight, smooth["prediction"]
+        logits = weight @ (curve.origin.numpy() + center) + problem.bias
+        rivals = [j for j in range(len(weight)) if j != i]
+        gaps = [np.linalg.norm(weight[i] - weight[j]) or 1.0 for j in rivals]
+        j = rivals[int(np.argmin([(logits[i] - logits[j]) / g for j, g in zip(rivals, gaps, strict=True)]))]
+        normal = weight[j] - weight[i]
+        normal = normal / (np.linalg.norm(normal) or 1.0)
+        x = r @ normal
+        rest = r - x[:, None] * normal
+        inside = np.abs(t) <= problem.similarity.epsilon
+        spread = rest[inside] - rest[inside].mean(0)
+        second = np.linalg.svd(spread, full_matrices=False)[2][0]
+        y = rest @ second
+        return np.column_stack([t, x, y * (1 if y[-1] >= y[0] else -1)])
+
+
+def _answers(rows: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
+    """Return one row per mode, with the columns that a view shows."""
+    table = [
+        {"mode": mode, "status": row["status"], "prediction": row["prediction"]}
+        | {name: row.get(name, np.nan) for name in ("d_cs", "d_rs")}
+        | {"witness": row.get("witness_1", np.nan), "note": row.get("note", "")}
+        for mode, row in rows.items()
+    ]
+    return pd.DataFrame(table)
+
+
+def certificate_views(
+    study: Study, experiments: Iterable[Experiment], face: str = "median", **asked: float
+) -> list[CertificateView]:
+    """Return one view per method of the first pair with one sensitive attribute, of the first seed's models.
+
+    Parameters
+    ----------
+    study : Study
+        The study, with the experiments' certificates.
+    experiments : iterable of Experiment
+        As the notebook asks for them.
+    face : {'median', 'refuted'}
+        The same face for all methods, chosen by a rule: the median of the last method's d_rs - d_cs (abstentions
+        last), or the first method's deepest violation of the exact decision (the median where there is none).
+    **asked : float
+        epsilon, sigma_cs, steps: see `Judge.view`.
+    """
+    single = [e for e in experiments if len(e.sensitive) == 1]
+    if not single:
+        raise StudyError("certificate_views(): no pair has a single sensitive attribute: add one to pairs")
+    first = single[0]
+    group = [e for e in single if replace(e, method=first.method) == first]
+    chosen = None
+    if face == "refuted":
+        rows = study.certificates(group[0], Question("exact_decision"))
+        refuted = rows[rows["status"] == "REFUTED"]
+        chosen = refuted.loc[refuted["margin"].idxmin(), "index"] if len(refuted) else None
+    if chosen is None:
+        rows = study.certificates(group[-1])
+        slack = (rows["d_rs"] - rows["d_cs"]).fillna(-np.inf).sort_values(kind="stable", ascending=False)
+        chosen = rows.loc[slack.index[(len(slack) - 1) // 2], "index"]
+    return [Judge(study, e).view(int(chosen), **asked) for e in group]
