@@ -8,6 +8,7 @@ non-commercial research only (https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html)
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -126,19 +127,34 @@ def _splits(root: Path, ids: list[str]) -> tuple[list[str], str]:
 def read_attributes(root: Path) -> tuple[list[str], dict[str, np.ndarray]]:
     """Read list_attr_celeba.txt: count, names, then 'file -1 1 ...' rows."""
     lines = _read_text(root, "list_attr_celeba.txt").splitlines()
-    names = lines[1].split() if len(lines) > 2 else []
-    if not names or len(lines[2].split()) != len(names) + 1:
+    path, remedy = existing(root, "list_attr_celeba.txt"), f"get the original from {HOMEPAGE}"
+    count, names = lines[0].strip() if lines else "", lines[1].split() if len(lines) > 2 else []
+    plain = all(re.fullmatch(r"[\w-]+", name) for name in names)
+    if not (count.isdecimal() and names and plain and len(set(names)) == len(names)):
+        raise StudyError(f"{path} is not CelebA's attribute file (a count, a line of names, rows): {remedy}")
+    body = [line.split() for line in lines[2:]]
+    for number, row in enumerate(body, start=3):
+        if len(row) != len(names) + 1 or not {"-1", "1"}.issuperset(row[1:]):
+            raise StudyError(
+                f"{path}, line {number}: expected an image and {len(names)} labels, 1 or -1: {remedy}"
+            )
+    table = dict(zip([r[0] for r in body], np.array([r[1:] for r in body], dtype=np.int8) > 0, strict=True))
+    if not len(table) == len(body) == int(count):
         raise StudyError(
-            f"{existing(root, 'list_attr_celeba.txt')} is not CelebA's attribute file: get the original"
+            f"{path}: its first line says {count} images, its rows name {len(table):,} different ones: {remedy}"
         )
-    body = [line.split() for line in lines[2:] if line.strip()]
-    values = np.array([row[1:] for row in body], dtype=np.int8) > 0
-    return names, {row[0]: value for row, value in zip(body, values, strict=True)}
+    return names, table
 
 
 def read_pairs(root: Path, name: str) -> dict[str, str]:
-    """Read a file of 'name value' lines, such as identities or the official partition."""
-    return dict(line.split()[:2] for line in _read_text(root, name).splitlines() if line.strip())
+    """Read 'file number' rows: list_eval_partition.txt (0, 1, 2) or identity_CelebA.txt."""
+    body = [line.split() for line in _read_text(root, name).splitlines()]
+    known = r"[012]" if name == "list_eval_partition.txt" else r"\d+"
+    wrong = [i for i, row in enumerate(body, 1) if len(row) != 2 or not re.fullmatch(known, row[1])]
+    if wrong or len({row[0] for row in body}) < len(body):
+        where = f", line {wrong[0]}: expected an image and a number" if wrong else ": an image stands twice"
+        raise StudyError(f"{existing(root, name)}{where}: get the original from {HOMEPAGE}")
+    return dict(body)
 
 
 def _read_text(root: Path, name: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,7 +161,10 @@ def _present(root: Path, part: str, table: LabelFile, max_images: int) -> np.nda
 def read_labels(root: Path, part: str) -> LabelFile:
     """Read 'file,age,gender,race,service_test' rows; some mirrors call the first column 'file_name'."""
     path = existing(root, LABEL_FILES[part])
-    rows = list(csv.DictReader(io.StringIO(read_text(path, HOMEPAGE))))
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path, HOMEPAGE))))
+    except csv.Error as error:
+        raise StudyError(f"{path} is no table ({error}): get it again from {HOMEPAGE}") from None
     columns = set(rows[0]) if rows else set()
     name = "file" if "file" in columns else "file_name"
     if not {name, "age", "race"} <= columns:
@@ -177,4 +181,8 @@ def read_labels(root: Path, part: str) -> LabelFile:
                     f"get it again from {HOMEPAGE}"
                 )
         codes[column] = np.array([known.index(value) for value in values])
-    return LabelFile(np.array([row[name] for row in rows]), codes["age"], codes["race"])
+    files = [str(row[name]) for row in rows]
+    file, count = Counter(files).most_common(1)[0]
+    if count > 1:
+        raise StudyError(f"{path}: '{file}' stands in {count} rows: get it again from {HOMEPAGE}")
+    return LabelFile(np.array(files), codes["age"], codes["race"])

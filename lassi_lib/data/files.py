@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
+import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +17,9 @@ from PIL import Image
 from lassi_lib.data.preprocess import resize_and_crop
 from lassi_lib.errors import StudyError
 
+MAX_TEXT = 2**28  # bytes of a label file, unpacked; the largest official one has 26 million
+MAX_PIXELS = 2**26  # of one image file: a small file can unpack to gigabytes
+
 
 def existing(root: Path, name: str) -> Path | None:
     """Return the file `name` of a folder, or its gzipped form, or None."""
@@ -24,8 +29,12 @@ def existing(root: Path, name: str) -> Path | None:
 def read_text(path: Path, homepage: str) -> str:
     """Return the text of a plain or gzipped file; a damaged one is a StudyError with its homepage."""
     try:
-        return gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(MAX_TEXT + 1)
+        if len(content) > MAX_TEXT:
+            raise OSError(f"more than {MAX_TEXT:,} bytes")
+        return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise StudyError(f"{path} cannot be read ({error}): get it again from {homepage}") from None
 
 
@@ -38,8 +47,10 @@ def read_images(paths: Iterable[Path], size: int) -> torch.Tensor:
 def _read_image(path: Path, size: int) -> torch.Tensor:
     try:
         with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels")
             pixels = np.array(image.convert("RGB"))
-    except OSError as error:
+    except Exception as error:  # what a damaged file raises in the readers is not foreseeable
         raise StudyError(f"{path} is not a readable image ({error}): get it again or remove it") from None
     return resize_and_crop(torch.from_numpy(pixels).permute(2, 0, 1), size)
 
