@@ -46,13 +46,17 @@ class OwnStudy(Study):
     checkpoint : path
         A Glow of your own (see `flow.checkpoint`).
     models : path
-        A Python file of your own modules, see docs/your_own.md; `flow` and `classifier` are the same, given.
+        A Python file of your own modules, see docs/your_own.md.
+    flow, classifier : object
+        The same modules, given.
     n_rendered, max_images : int
         Images to render where there is no folder; how many of a folder's images to use (0: all).
     sigma_rs : float
         Noise of randomized smoothing for your own classifier, in standard deviations of its representation.
-    data_root, device, cache, workers
-        As for `Study`; `data_root` belongs to the profile's own data set.
+    data_root : str
+        Folder of the profile's own data set.
+    **how
+        `device`, `cache` and `workers` as for `Study`.
     """
 
     def __init__(
@@ -379,7 +383,7 @@ def own_counterexamples(study: OwnStudy, rows: pd.DataFrame, count: int = 6) -> 
 def own_verdict(
     rows: pd.DataFrame, doubts: list[str], min_fair: float = 95.0, confidence: float = 0.95
 ) -> Verdict:
-    """Judge the last classifier: is a share of at least `min_fair` percent of faces treated alike?
+    """Judge whether the last classifier treats at least `min_fair` percent of faces alike.
 
     Supported: the lower bound of the faces proven fair reaches it. Not supported: the upper bound of the
     faces not refuted stays below. Else, and whenever there are doubts about the similarity set, inconclusive.

@@ -67,7 +67,7 @@ class OwnFlow:
 
     Parameters
     ----------
-    module
+    module : object
         Has ``image_size``, ``encode`` (images [N, 3, S, S] in [-0.5, 0.5] -> latents [N, d]) and ``decode``
         (back); perhaps ``log_prob`` (images -> [N] nats) and ``bits_per_dim``, which it reached.
     """
@@ -140,7 +140,7 @@ def adapt(given: Any, z: torch.Tensor) -> OwnClassifier:
 
     Parameters
     ----------
-    given
+    given : callable or pair
         A callable latents [N, d] -> logits [N, K], or a pair (encoder [N, d] -> [N, k], linear head).
         A plain ``nn.Sequential`` of Linear, BatchNorm1d, ReLU, Dropout, Identity and Flatten is piecewise linear:
         it is folded, and the exact modes apply.
