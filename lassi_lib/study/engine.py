@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,7 +131,23 @@ def start(workers: int, device: str) -> Client:
         "cls": Scheduler,
         "options": {"dashboard_address": "127.0.0.1:0", "port": 0, "host": "127.0.0.1"},
     }
-    return Client(SpecCluster(specs, scheduler=scheduler, silence_logs=logging.ERROR))
+    with _own_malloc():
+        return Client(SpecCluster(specs, scheduler=scheduler, silence_logs=logging.ERROR))
+
+
+@contextmanager
+def _own_malloc() -> Iterator[None]:
+    """Leave memory to malloc's own rules in workers that are started meanwhile.
+
+    Dask tells malloc to give freed memory back at once (64 kB), for long-lived workers; a certificate's many
+    temporaries then cost as much time in the kernel as in their computation.
+    """
+    import dask
+
+    name = "distributed.nanny.pre-spawn-environ"
+    kept = {k: v for k, v in dask.config.get(name).items() if k != "MALLOC_TRIM_THRESHOLD_"}
+    with dask.config.set({name: kept}):
+        yield
 
 
 def close(client: Client) -> None:
