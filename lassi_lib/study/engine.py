@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,6 +115,7 @@ def run_step(step: Step, where: Where, parents: list[str]) -> str:
 def start(workers: int, device: str) -> Client:
     """Start a local cluster of processes with one thread each; on CUDA one per GPU."""
     _need_dask()
+    import dask
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
     quiet = {"LASSI_QUIET": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -131,23 +132,11 @@ def start(workers: int, device: str) -> Client:
         "cls": Scheduler,
         "options": {"dashboard_address": "127.0.0.1:0", "port": 0, "host": "127.0.0.1"},
     }
-    with _own_malloc():
+    # Dask has malloc give freed memory back at once, for long-lived workers: a certificate's many
+    # temporaries would cost as much time in the kernel as in their computation
+    own_malloc = {"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None}
+    with dask.config.set(own_malloc):
         return Client(SpecCluster(specs, scheduler=scheduler, silence_logs=logging.ERROR))
-
-
-@contextmanager
-def _own_malloc() -> Iterator[None]:
-    """Leave memory to malloc's own rules in workers that are started meanwhile.
-
-    Dask tells malloc to give freed memory back at once (64 kB), for long-lived workers; a certificate's many
-    temporaries then cost as much time in the kernel as in their computation.
-    """
-    import dask
-
-    name = "distributed.nanny.pre-spawn-environ"
-    kept = {k: v for k, v in dask.config.get(name).items() if k != "MALLOC_TRIM_THRESHOLD_"}
-    with dask.config.set({name: kept}):
-        yield
 
 
 def close(client: Client) -> None:

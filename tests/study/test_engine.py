@@ -122,3 +122,15 @@ def test_without_dask_one_line_says_what_to_install(tmp_path, monkeypatch, how):
     study = study_in(tmp_path)
     with pytest.raises(StudyError, match="pip install distributed"):
         work_through(study, steps_of(study, WANTED), **how)
+
+
+def test_workers_keep_mallocs_own_rules(monkeypatch):
+    """Dask's trimming at 64 kB doubles a certificate's time; its limits of threads stay."""
+    for name in ("MALLOC_TRIM_THRESHOLD_", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    client = engine.start(1, "cpu")
+    try:
+        (there,) = client.run(lambda: dict(os.environ)).values()
+    finally:
+        engine.close(client)
+    assert "MALLOC_TRIM_THRESHOLD_" not in there and there["OPENBLAS_NUM_THREADS"] == "1"
