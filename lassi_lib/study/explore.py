@@ -145,22 +145,19 @@ class Line:
 
 
 def moved_frames(
-    study: Study,
-    attributes: Iterable[str],
-    kinds: Iterable[str] = (),
-    t: Sequence[float] = (-1, 1),
-    index: int = 1,
+    study: Study, attributes: Iterable[str], kinds: Sequence[str] = (), t: Sequence[float] = (-1, 1), most: int = 3
 ) -> tuple[np.ndarray, list[Frame]]:
     """Return a test face, float32 [3, S, S], and its frames: attributes x kinds x coefficients t.
 
-    Attributes without a vector, and kinds that an attribute cannot have here, are passed over; so the
-    batch run shows for every profile what there is.
+    Attributes without a vector, and kinds that an attribute cannot have here, are passed over, and after the
+    first `most` attributes no more are taken; so the batch run shows for every profile what there is.
     """
-    line, frames, several = Line(study, index), [], len(list(kinds := list(kinds))) > 1
-    for attribute in attributes:
-        offered = offered_kinds(study, attribute)
-        for kind in [k for k in kinds or offered[:1] if k in offered]:
-            words = (kind if several else attribute).replace("_", " ")
+    line, frames = Line(study, 1), []
+    offered = {a: found for a in dict.fromkeys(attributes) if (found := offered_kinds(study, a))}
+    for attribute in list(offered)[:most]:
+        found = offered[attribute]
+        for kind in [k for k in kinds if k in found] or found[:1]:
+            words = (kind if len(kinds) > 1 else attribute).replace("_", " ")
             frames += [line.frame({attribute: float(x)}, kind, (), words, f"t = {x:+g}, ") for x in t]
     return line.frame({}).image, frames
 
