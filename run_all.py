@@ -8,6 +8,7 @@ if sys.version_info < (3, 11):  # noqa: UP036  an older Python shall say so, in 
     sys.exit(2)
 
 from lassi_lib.study.batch import main
+from lassi_lib.study.notebooks import leave
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from lassi_lib.study.study import Study
 
-_CLOSING = 3.0  # seconds that workers get to stop; the rest of Ctrl-C's five is for us
+_CLOSING = 3.0  # seconds that workers get to stop
 _ANSWER = "10s"  # how long a scheduler may take to answer
 
 
@@ -71,7 +72,8 @@ def work_through(study: Study, steps: Iterable[Step], *, workers: int = 1, sched
     try:
         submit(client, todo, where)
     finally:
-        close(client)
+        if not isinstance(sys.exception(), KeyboardInterrupt):  # then `leave` stops the workers, and faster
+            close(client)
     return len(todo)
 
 
