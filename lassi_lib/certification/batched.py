@@ -29,12 +29,12 @@ _THREADS = min(8, os.cpu_count() or 1)  # that draw noise and count votes beside
 Smoothed = tuple[torch.Tensor, ...]  # rho [B], center [B, k], inside [B], d_cs [B], origin [B, k], pieces [B]
 
 
-@torch.no_grad()
 def offers(mode: str, n: int) -> bool:
     """Say whether `mode` is offered here for n attributes."""
     return mode == "monte_carlo" or (mode == "exact_decision" and n == 1)
 
 
+@torch.no_grad()
 def certify_batch(
     problem: Problem,
     u0: torch.Tensor,

@@ -25,13 +25,13 @@ from lassi_lib.certification import workers as processes
 from lassi_lib.certification.modes import MODES, STATUSES
 from lassi_lib.certification.network import Restriction
 from lassi_lib.certification.problem import Problem
-from lassi_lib.certification.spec import CertificationSpec, d_rs_ceiling, required_n_center
+from lassi_lib.certification.spec import CertificationSpec
 from lassi_lib.errors import StudyError, nearest
 from lassi_lib.numerics import threads
 from lassi_lib.progress import progress
 from lassi_lib.similarity.sets import SimilaritySet
 
-__all__ = ["MODES", "STATUSES", "CertificationSpec", "certify", "d_rs_ceiling", "required_n_center"]
+__all__ = ["MODES", "STATUSES", "CertificationSpec", "certify"]
 
 _BLOCK, _HELD = 32, 1024  # latents per first-layer product; first layers held at a time
 _CHUNK = 8  # points sent to a process at a time

@@ -1,4 +1,4 @@
-"""What attribute vectors are like: lengths, angles, and what else moves along them."""
+"""What attribute vectors are like: lengths, angles, and how far their set lies from a point."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lassi_lib.similarity.boundaries import Boundaries, Boundary, z_dot
+from lassi_lib.similarity.boundaries import Boundary
 from lassi_lib.similarity.sets import SimilaritySet
 from lassi_lib.similarity.vectors import principal_axes
 
@@ -43,32 +43,6 @@ def describe_vectors(
     for name, column in zip(vectors, cosines(stacked).T, strict=True):
         table[f"cos {name}"] = column
     return table
-
-
-def share_along(boundary: Boundary, z: torch.Tensor, a: torch.Tensor, t: np.ndarray) -> np.ndarray:
-    """Return the share of latents z + t a that a boundary sees as positive, for coefficients t [m].
-
-    A boundary is linear, so its score moves by t w.a: no latent is built.
-    """
-    score = (z_dot(z, boundary.w.double()) + boundary.b).numpy()
-    slope = float(boundary.w.double() @ a.double())
-    return np.array([float((score + step * slope > 0).mean()) for step in t])
-
-
-def drag(vectors: Mapping[str, torch.Tensor], boundaries: Boundaries, z: torch.Tensor) -> pd.DataFrame:
-    """Return how far a unit step along each vector moves every attribute's score.
-
-    One row per vector, one column per boundary: w.a over the standard deviation of w.z over latents
-    z [N, d]. A vector that changes one attribute alone would be 0 in all other columns.
-    """
-    w = boundaries.w.double()
-    scores = torch.cat([part.double() @ w.T for part in z.split(4096)])
-    stacked = torch.stack(list(vectors.values())).double()
-    return pd.DataFrame(
-        (stacked @ w.T / scores.std(0)).numpy(),
-        index=pd.Index(list(vectors), name="vector"),
-        columns=list(boundaries.names),
-    )
 
 
 def distance_to_set(displacement: torch.Tensor, similarity: SimilaritySet) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The kinds of attribute vectors: what each is made from, and the papers' epsilon and sigma_cs.
+"""The kinds of attribute vectors: what each is made from, and the papers' epsilon.
 
 A table without torch, so that parameters can be checked before anything heavy is imported; the
 functions themselves stand in `vectors`, `boundaries` and `discovered`.
@@ -21,23 +21,19 @@ class VectorKind:
         Arguments of `vectors.attribute_vector` beyond the training latents z.
     text : str
         What it is, for tables.
-    epsilon, sigma_cs : float
-        The papers' radius of the similarity set and noise of center smoothing on CelebA. Unit vectors
-        have epsilon 10; the ratio is 1/0.65 throughout. Controls take those of the vector they replace.
-    count : int or None
-        Number of vectors it gives; None where that depends on the data.
+    epsilon : float
+        The papers' radius of the similarity set on CelebA, which the profile's radius and noise are
+        multiplied by: 10 for unit vectors. Controls take that of the vector they replace.
     """
 
     needs: tuple[str, ...]
     text: str
     epsilon: float = 1.0
-    sigma_cs: float = 0.65
-    count: int | None = 1
 
 
 KINDS = {
     "mean_difference": VectorKind(("y",), "difference of the class means"),
-    "perpendicular": VectorKind(("boundary",), "unit normal of a logistic boundary", 10.0, 6.5),
+    "perpendicular": VectorKind(("boundary",), "unit normal of a logistic boundary", 10.0),
     "ramaswamy": VectorKind(
         ("boundary", "task_boundary"), "mirror direction that keeps the task score, mean absolute length"
     ),
@@ -45,13 +41,13 @@ KINDS = {
         ("boundary", "task_boundary"), "the same, average of the signed displacements (as the paper says)"
     ),
     "discovered": VectorKind(
-        ("task_boundary", "predict", "seed"), "learned biased direction, faulty projection", 10.0, 6.5, 3
+        ("task_boundary", "predict", "seed"), "learned biased direction, faulty projection", 10.0
     ),
     "discovered_mended": VectorKind(
-        ("task_boundary", "predict", "seed"), "learned biased direction, true projection", 10.0, 6.5, 3
+        ("task_boundary", "predict", "seed"), "learned biased direction, true projection", 10.0
     ),
-    "pairs": VectorKind(("codes",), "differences of the class means of an ordered factor", count=None),
-    "pairs_basis": VectorKind(("codes",), "principal axes of the pairs: the same set", count=None),
+    "pairs": VectorKind(("codes",), "differences of the class means of an ordered factor"),
+    "pairs_basis": VectorKind(("codes",), "principal axes of the pairs: the same set"),
     # controls: none of these is in the papers
     "random": VectorKind(("y", "generator"), "Gaussian direction of the mean difference's length"),
     "degraded": VectorKind(("y", "generator"), "mean difference, turned by an angle"),

@@ -77,9 +77,3 @@ class SimilaritySet:
             return torch.cat([torch.zeros(1, self.n), self.endpoints()])
         diagonal = torch.tensor(list(product((-1.0, 1.0), repeat=self.n))) * self.epsilon / self.n**0.5
         return torch.cat([torch.zeros(1, self.n), self.endpoints(), diagonal])
-
-    def segment(self, count: int, k: int = 0) -> torch.Tensor:
-        """Return `count` evenly spaced coefficients along attribute `k`, [count, n]."""
-        t = torch.zeros(count, self.n)
-        t[:, k] = torch.linspace(-self.epsilon, self.epsilon, count)
-        return t

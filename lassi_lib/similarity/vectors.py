@@ -106,40 +106,6 @@ def mean_difference(z: torch.Tensor, y: np.ndarray) -> torch.Tensor:
     return (_mean(z, positive) - _mean(z, negative)).float()
 
 
-def mean_difference_error(z: torch.Tensor, y: np.ndarray) -> float:
-    """Return the root mean square length of the mean difference's estimation error.
-
-    sqrt(tr S_1 / n_1 + tr S_0 / n_0) with the classes' covariances S. In thousands of dimensions this
-    is no small number: ||a||^2 is too long by its square on average, most for rare attributes.
-    """
-    total = 0.0
-    for rows in _classes(y):
-        if len(rows) < 2:
-            return float("nan")
-        mean, squares = _mean(z, rows), 0.0
-        for chunk in np.array_split(rows, max(1, len(rows) // 2048)):
-            squares += float((z[torch.from_numpy(chunk)].double() - mean).square().sum())
-        total += squares / (len(rows) - 1) / len(rows)
-    return total**0.5
-
-
-def bootstrap(z: torch.Tensor, y: np.ndarray, draws: int, generator: torch.Generator) -> torch.Tensor:
-    """Return mean difference vectors of resampled training faces, float32 [draws, d].
-
-    Faces are drawn with replacement within each class, so the class sizes stay. The spread of what is
-    computed from these vectors is what seeds cannot show: the papers' vectors are fixed over seeds.
-    """
-    result = torch.zeros(draws, z.shape[1], dtype=torch.float64)
-    for sign, rows in zip((1, -1), _classes(y), strict=True):
-        n = len(rows)
-        picks = torch.randint(n, (draws, n), generator=generator)
-        counts = torch.zeros(draws, n).scatter_add_(1, picks, torch.ones(draws, n))
-        for chunk in torch.arange(n).split(2048):
-            sums = counts[:, chunk] @ z[torch.from_numpy(rows)[chunk]].float()
-            result += sign * sums.double() / n
-    return result.float()
-
-
 def _classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     positive = np.flatnonzero(np.asarray(y) == 1)
     negative = np.flatnonzero(np.asarray(y) == 0)

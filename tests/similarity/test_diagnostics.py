@@ -5,15 +5,8 @@ import pytest
 import torch
 from scipy import optimize
 
-from lassi_lib.similarity.boundaries import Boundaries, Boundary
-from lassi_lib.similarity.diagnostics import (
-    cosines,
-    describe_vectors,
-    distance_to_set,
-    drag,
-    latent_spread,
-    share_along,
-)
+from lassi_lib.similarity.boundaries import Boundary
+from lassi_lib.similarity.diagnostics import cosines, describe_vectors, distance_to_set, latent_spread
 from lassi_lib.similarity.sets import SimilaritySet
 
 VECTORS = {"x": torch.tensor([2.0, 0.0]), "diagonal": torch.tensor([3.0, 3.0])}
@@ -34,24 +27,6 @@ def test_spread_of_latents():
     z = torch.randn(5000, 30, generator=torch.Generator().manual_seed(0)) * 2 + 7
     assert latent_spread(z) == pytest.approx(2 * 30**0.5, rel=0.01)
     assert latent_spread(torch.tensor([[0.0, 0.0], [6.0, 8.0]])) == pytest.approx(5)
-
-
-def test_share_along_is_that_of_the_moved_latents():
-    z = torch.randn(400, 2, generator=torch.Generator().manual_seed(1))
-    g = Boundary(torch.tensor([1.0, -2.0]), 0.3)
-    t = np.linspace(-1, 1, 5)
-    moved = [float((g.score(z + step * VECTORS["x"]) > 0).float().mean()) for step in t]
-    assert np.allclose(share_along(g, z, VECTORS["x"], t), moved)
-    assert share_along(g, z, torch.tensor([2.0, 1.0]), t).std() == 0  # within the boundary's plane
-
-
-def test_drag_is_in_standard_deviations_of_each_score():
-    z = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(2)) * torch.tensor([1.0, 3.0])
-    boundaries = Boundaries(("a", "b"), torch.tensor([[5.0, 0.0], [0.0, 1.0]]), torch.zeros(2))
-    table = drag(VECTORS, boundaries, z)
-    assert list(table.columns) == ["a", "b"]
-    assert np.allclose(table.loc["x"], [2, 0], atol=0.05)
-    assert np.allclose(table.loc["diagonal"], [3, 1], atol=0.05)
 
 
 def test_distance_from_a_segment_is_that_of_its_nearest_point():

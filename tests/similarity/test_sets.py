@@ -58,15 +58,12 @@ def test_grids_have_the_papers_points(n, points):
     assert len({tuple(p) for p in grid.tolist()}) == points
 
 
-def test_endpoints_and_segment():
+def test_endpoints():
     s = ball(3, 1.5)
     ends = s.endpoints()
     assert ends.shape == (6, 3)
     assert (ends != 0).sum() == 6
     assert torch.equal(ends.abs().sum(1), torch.full((6,), 1.5))
-    line = s.segment(5, k=1)
-    assert torch.allclose(line[:, 1], torch.linspace(-1.5, 1.5, 5))
-    assert (line[:, [0, 2]] == 0).all()
 
 
 def test_points_lie_in_the_plane_through_z():
