@@ -51,22 +51,25 @@ def load_glow(path: str | Path, config: GlowConfig | None = None) -> tuple[Glow,
         If the file is missing, damaged, no Glow, not finite, or not of `config`.
     """
     path = choose(Path(path))
-    if path.suffix == ".safetensors":
-        state, metadata = read_safetensors(path, "restore it or train it again")
-    else:
-        with _readable(path, "download it again"):
+    with _readable(path, "restore it, or download or train it again"):
+        if path.suffix == ".safetensors":
+            state, metadata = read_safetensors(path, "restore it or train it again")
+        else:
             state, metadata = torch.load(path, map_location="cpu", weights_only=True), {}
-    state = _without_prefix(state, path)
-    found = _inferred(state, path, metadata.get("config", {}).get("image_size"), config)
-    if config is not None and found != config:
-        ours, theirs = asdict(config), asdict(found)
-        wrong = [f"{k} {theirs[k]} instead of {ours[k]}" for k in ours if ours[k] != theirs[k]]
-        raise StudyError(f"Glow checkpoint {path} has {', '.join(wrong)}: change the parameters or the file")
-    with torch.device("meta"):
-        glow = Glow(found)
-    _check(state, glow.state_dict(), path)
+        state = _without_prefix(state, path)
+        found = _inferred(state, path, metadata.get("config", {}).get("image_size"), config)
+        if config is not None and found != config:
+            ours, theirs = asdict(config), asdict(found)
+            wrong = [f"{k} {theirs[k]} instead of {ours[k]}" for k in ours if ours[k] != theirs[k]]
+            raise StudyError(
+                f"Glow checkpoint {path} has {', '.join(wrong)}: change the parameters or the file"
+            )
+        with torch.device("meta"):
+            glow = Glow(found)
+        _check(state, glow.state_dict(), path)
+        info = dict(metadata.get("info", {}))
     glow.load_state_dict(state, strict=True, assign=True)
-    return glow.to(memory_format=torch.channels_last).eval(), metadata.get("info", {})
+    return glow.to(memory_format=torch.channels_last).eval(), info
 
 
 def write_safetensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict) -> None:
@@ -93,6 +96,8 @@ def read_safetensors(path: Path, remedy: str) -> tuple[dict[str, torch.Tensor], 
 def _readable(path: Path, remedy: str) -> Iterator[None]:
     try:
         yield
+    except StudyError:
+        raise
     except Exception as error:  # what a cut or foreign file raises in the readers is not foreseeable
         reason = next(iter(str(error).splitlines()), "")[:80] or type(error).__name__
         raise StudyError(f"checkpoint {path} is damaged or of another kind ({reason}): {remedy}") from error
@@ -129,6 +134,8 @@ def _without_prefix(state: Any, path: Path) -> dict[str, torch.Tensor]:
 def _inferred(state: dict, path: Path, image_size: int | None, wanted: GlowConfig | None) -> GlowConfig:
     """Return the config the shapes tell; only the image size leaves no trace in them."""
     size = image_size or (wanted.image_size if wanted else 64)
+    if not isinstance(size, int) or not 1 <= size <= 4096:
+        raise StudyError(f"{path} is no Glow checkpoint: its image_size is {str(size)[:20]}")
     n_blocks = len({n.split(".")[1] for n in state if n.startswith("blocks.")})
     n_steps = len({n.split(".")[3] for n in state if n.startswith("blocks.0.flows.")})
     first, last = (state.get(f"blocks.0.flows.0.coupling.net.{k}") for k in ("0.weight", "4.scale"))
@@ -150,6 +157,8 @@ def _check(state: dict, expected: dict, path: Path) -> None:
                 f"Glow checkpoint {path}: '{name}' is {tensor.dtype} {list(tensor.shape)}, expected "
                 f"{expected[name].dtype} {list(expected[name].shape)}"
             )
+        if tensor.untyped_storage().nbytes() < tensor.nbytes:  # a few bytes that pass for terabytes
+            raise StudyError(f"Glow checkpoint {path}: '{name}' is larger than what is stored of it")
         if not torch.isfinite(tensor).all():
             raise StudyError(f"Glow checkpoint {path}: '{name}' holds NaN or infinity, train it again")
         if name.endswith(".initialized") and not tensor:

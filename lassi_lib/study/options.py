@@ -92,7 +92,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         args.said[name] = f"{variable}={value}" if given is None else f"--{name.replace('_', '-')} {value}"
         setattr(args, name, value)
     if args.device not in DEVICES:
-        raise StudyError(f"{args.said['device']}: no such device{nearest(args.device, DEVICES)}")
+        raise StudyError(f"{args.said['device']}: write one of {', '.join(DEVICES)}")
     most = max(16, 2 * (os.cpu_count() or 1))
     if not re.fullmatch(r"[0-9]{1,9}", args.workers) or not 1 <= int(args.workers) <= most:
         raise StudyError(f"{args.said['workers']}: write a whole number, 1 to {most} on this machine")

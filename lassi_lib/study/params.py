@@ -302,3 +302,8 @@ def _check_values(p: Pipeline, where: str) -> None:
         raise StudyError(f"{where}: 'data.biased' belongs to 'shapes3d', not to '{p.data.name}'")
     if p.data.dial and p.data.name != "synthfaces":
         raise StudyError(f"{where}: 'data.dial' belongs to 'synthfaces', not to '{p.data.name}'")
+    if p.data.dial:
+        from lassi_lib.data.synthfaces import law_of
+
+        with about(f"{where}: 'data.dial'"):
+            law_of(p.data.dial, p.data.dial_phi)

@@ -105,7 +105,7 @@ def cast(value: Any, kind: Any, where: str, key: str) -> Any:
         return value
     if origin is Literal:
         if value not in args:
-            raise StudyError(f"{at} cannot be {_brief(value)}{nearest(str(value), args)}")
+            raise StudyError(f"{at} cannot be {_brief(value)}: write one of {', '.join(args)}")
         return value
     if is_dataclass(kind):
         if not isinstance(value, dict):
