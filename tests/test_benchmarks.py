@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import certification as benchmark
-from benchmarks import scaling
+from benchmarks import cost, scaling
 from lassi_lib.certification.certify import MODES, certify
 from lassi_lib.numerics import threads
 
@@ -97,3 +97,23 @@ def test_the_scaling_benchmark_compares_caches_byte_for_byte(tmp_path):
     assert scaling.differences(tmp_path / "a", tmp_path / "c") == ["encoder/key/w.bin"]
     (tmp_path / "b" / "encoder" / "key" / "more.bin").touch()
     assert scaling.differences(tmp_path / "a", tmp_path / "b") == ["encoder/key/more.bin"]
+
+
+def test_costs_are_products_of_measured_figures():
+    report = json.loads((cost.HERE / "certification.json").read_text())
+    encode = {name: 0.25 * k for k, name in enumerate(cost.FLOWS, 1)}
+    table = cost.cost_table(report, encode)
+    timed = [r for r in report["rows"] if r["what"] != "textbook"]
+    assert len(table) == len(cost.FLOWS) * len(timed)
+    hours = table["core hours, 1e+06 faces"]
+    assert np.allclose(hours, table["core s a face"] * 1e6 / 3600)
+    assert np.allclose(table["of it encoding %"] / 100 * table["core s a face"], table["flow"].map(encode))
+    kept = cost.storage_table(report, 30.0).set_index("what")
+    assert kept["GB, 1e+09 faces"].tolist() == pytest.approx([30, 4 * report["sizes"]["d"]])
+    assert 5 < cost.row_bytes() < 500
+    lines = cost.written(table).splitlines()
+    assert len(lines) == len(table) + 2 and len({line.count("|") for line in lines}) == 1
+
+
+def test_encoding_is_timed_on_one_core():
+    assert 0 < cost.encode_seconds(1, 4, image_size=16, count=2) < 5
