@@ -1,6 +1,6 @@
 """How the experiments' part of a run scales with workers: seconds from an empty cache, same results?
 
-    python -m benchmarks.scaling --profile smoke --workers 1 2 4 --json benchmarks/scaling.json
+    python -m benchmarks.scaling --profile demo --only 01 --workers 1 2 4 --processes 4 --json benchmarks/scaling.json
 
 Every number of workers starts from an empty cache (the flow's checkpoint is shipped) and computes all
 stages that the profile's notebooks ask for. Stages are compared byte for byte with those of the first.
@@ -23,14 +23,20 @@ from lassi_lib.study.plan import steps_of_notebooks
 from lassi_lib.study.study import Study
 
 
-def measure(profile: str, names: list[str], workers: int, cache: Path, data_root: str = "") -> dict:
-    """Compute all stages of notebooks into an empty cache; return seconds and the number of stages."""
-    study = Study(profile, cache=cache, data_root=data_root)
+def measure(
+    profile: str, names: list[str], workers: int, cache: Path, data_root: str = "", processes: int = 1
+) -> dict:
+    """Compute all stages of notebooks into an empty cache; return seconds and the number of stages.
+
+    `processes` is how many share a certificate's points where there is one worker; on a cluster always one.
+    """
+    study = Study(profile, cache=cache, data_root=data_root, workers=processes)
     params = {name: load_notebook_params(profile, name) for name in names}
     steps = steps_of_notebooks(study, params)
     started = time.perf_counter()
     stages = work_through(study, steps, workers=workers)
-    return {"workers": workers, "stages": stages, "seconds": time.perf_counter() - started}
+    seconds = time.perf_counter() - started
+    return {"workers": workers, "processes": processes, "stages": stages, "seconds": seconds}
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -49,6 +55,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--profile", default="smoke")
     parser.add_argument("--only", nargs="+", default=[], metavar="NB", help="these notebooks, by beginning")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument(
+        "--processes", type=int, default=0, help="measure one worker with so many processes a certificate too"
+    )
     parser.add_argument("--data-root", default="")
     parser.add_argument("--json", type=Path, help="write the table there")
     args = parser.parse_args(argv)
@@ -56,13 +65,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         names = [n for n in notebooks_of(args.profile) if not args.only or n.startswith(tuple(args.only))]
         with tempfile.TemporaryDirectory(prefix="lassi-scaling-") as folder:
-            caches = [Path(folder) / str(n) for n in args.workers]
-            for n, cache in zip(args.workers, caches, strict=True):
-                row = measure(args.profile, names, n, cache, args.data_root)
+            runs = [(n, 1) for n in args.workers] + [(1, args.processes)] * (args.processes > 1)
+            caches = [Path(folder) / str(i) for i in range(len(runs))]
+            for (n, processes), cache in zip(runs, caches, strict=True):
+                row = measure(args.profile, names, n, cache, args.data_root, processes)
                 rows.append(row | {"ratio": rows[0]["seconds"] / row["seconds"] if rows else 1.0})
                 differ += differences(caches[0], cache)
                 print(
-                    "{workers} workers: {stages} stages, {seconds:.0f} s, ratio {ratio:.2f}".format(
+                    "{workers} workers, {processes} processes a certificate: {stages} stages, {seconds:.0f} s, ratio {ratio:.2f}".format(
                         **rows[-1]
                     )
                 )
