@@ -6,7 +6,6 @@ task, and how often its prediction changes over a similarity set (see `empirical
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +17,7 @@ from lassi_lib.data.preprocess import quantise
 from lassi_lib.errors import StudyError, nearest
 from lassi_lib.learning.representation import eval_mode, initialisation, mlp
 from lassi_lib.learning.resnet import ResNet18
-from lassi_lib.learning.train import Examples
+from lassi_lib.learning.train import Examples, keep_best
 from lassi_lib.progress import progress
 from lassi_lib.streams import torch_stream
 
@@ -193,22 +192,19 @@ def train_base_classifier(
             correct += int((scores.argmax(1) == y).sum())
         return {"loss": total / rows, "accuracy": correct / rows}
 
-    history: list[dict] = []
-    best, best_state = -1, {}
+    def valid_accuracy() -> float:
+        return float((classifier.predict(x_valid) == valid.y.numpy()).mean())
+
     steps = -(-len(train) // training.batch_size)
     with (
         numerics.threads(training.threads),
         numerics.full_precision(),
         progress(total=steps * training.epochs, label=label or kind, unit="step") as bar,
     ):
-        for epoch in range(training.epochs):
-            start = time.perf_counter()
-            row = {"epoch": epoch + 1, **train_epoch(epoch)}
-            accuracy = float((classifier.predict(x_valid) == valid.y.numpy()).mean())
-            history.append({**row, "valid_accuracy": accuracy, "seconds": time.perf_counter() - start})
-            if best < 0 or accuracy > history[best]["valid_accuracy"]:
-                best, best_state = epoch, {k: v.clone() for k, v in classifier.state_dict().items()}
-    classifier.load_state_dict(best_state)
-    for epoch, row in enumerate(history):
-        row["selected"] = epoch == best
-    return classifier.eval().requires_grad_(False), history
+        history = keep_best(
+            classifier,
+            training.epochs,
+            lambda epoch: train_epoch(epoch) | {"valid_accuracy": valid_accuracy()},
+            lambda row: -row["valid_accuracy"],
+        )
+    return classifier, history

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -151,30 +151,46 @@ def train_representation(
 
     shown = {"cls": labelled, "adv": True, "rec": objective.lambda_3 > 0, "accuracy": labelled}
     reported = [name for name, meaningful in shown.items() if meaningful]
-    history: list[dict] = []
-    best, best_score, best_state = -1, float("inf"), None
     steps = -(-len(train) // training.batch_size)
     with (
         numerics.threads(training.threads),
         progress(total=steps * training.epochs, label=label or objective.name, unit="step") as bar,
     ):
-        for epoch in range(training.epochs):
-            start = time.perf_counter()
-            row = {"epoch": epoch + 1, **train_epoch(epoch), **validate(epoch)}
-            history.append({**row, "seconds": time.perf_counter() - start})
-            score = selection_score(objective, row)
-            if score < best_score:
-                best, best_score = epoch, score
-                best_state = {k: v.clone() for k, v in representation.state_dict().items()}
-    if best_state is None:
+        history = keep_best(
+            representation,
+            training.epochs,
+            lambda epoch: train_epoch(epoch) | validate(epoch),
+            lambda row: selection_score(objective, row),
+        )
+    if not any(row["selected"] for row in history):
         raise StudyError(
             f"encoder training ({label or objective.name}): no epoch has a finite validation loss; check "
             f"that epochs is at least 1 and the validation latents hold no NaN"
         )
-    representation.load_state_dict(best_state)
-    for epoch, row in enumerate(history):
-        row["selected"] = epoch == best
-    return representation.eval().requires_grad_(False), history
+    return representation, history
+
+
+def keep_best(
+    module: nn.Module, epochs: int, run: Callable[[int], dict], score: Callable[[dict], float]
+) -> list[dict]:
+    """Run epochs; leave `module` as after the one of lowest score, in eval mode and without gradients.
+
+    Of equally good epochs the first is kept, and none where no score is finite. Return what `run` said of
+    every epoch, with ``epoch``, ``seconds`` and ``selected``.
+    """
+    history: list[dict] = []
+    best, best_score, best_state = -1, float("inf"), {}
+    for epoch in range(epochs):
+        start = time.perf_counter()
+        row = {"epoch": epoch + 1, **run(epoch)}
+        history.append(row | {"seconds": time.perf_counter() - start})
+        reached = score(row)
+        if reached < best_score:
+            best, best_score = epoch, reached
+            best_state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    module.load_state_dict(best_state or module.state_dict())
+    module.eval().requires_grad_(False)
+    return [row | {"selected": epoch == best} for epoch, row in enumerate(history)]
 
 
 def selection_score(objective: Objective, row: dict) -> float:
