@@ -42,6 +42,8 @@ def faults(name: str) -> list[str]:
     return [f"{name}: {code} {text}" for code, text in wrong]
 
 
+# numpydoc looks at every attribute of a class, deprecated ones of ipywidgets too
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("room", sorted({".".join(name.split(".")[:2]) for name in MODULES}))
 def test_docstrings_of_public_names(room):
     names = [name for name in MODULES if name == room or name.startswith(f"{room}.")]

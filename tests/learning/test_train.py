@@ -11,7 +11,7 @@ import torch
 from lassi_lib.errors import StudyError
 from lassi_lib.learning import train as module
 from lassi_lib.learning.objectives import Objective
-from lassi_lib.learning.train import EncoderTraining, selection_score, train_representation
+from lassi_lib.learning.train import EncoderTraining, keep_best, selection_score, train_representation
 from lassi_lib.similarity.sets import SimilaritySet
 
 NAIVE = Objective("Naive")
@@ -189,3 +189,18 @@ def test_fused_adam_equals_plain_adam():
             optimiser.step()
         results.append(weight.detach())
     torch.testing.assert_close(*results, rtol=0, atol=1e-6)
+
+
+def test_the_first_of_the_best_epochs_is_kept_and_the_module_frozen():
+    layer, scores = torch.nn.Linear(1, 1, bias=False), [3.0, 1.0, float("nan"), 1.0]
+
+    def run(epoch):
+        layer.weight.data.fill_(epoch)
+        return {"loss": scores[epoch]}
+
+    history = keep_best(layer, 4, run, lambda row: row["loss"])
+    assert layer.weight.item() == 1
+    assert not layer.training and not layer.weight.requires_grad
+    assert [row["selected"] for row in history] == [False, True, False, False]
+    assert list(history[0]) == ["epoch", "loss", "seconds", "selected"]
+    assert not any(row["selected"] for row in keep_best(layer, 1, run, lambda row: float("nan")))
