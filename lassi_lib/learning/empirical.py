@@ -1,6 +1,8 @@
 """Empirical fairness: does a prediction stay the same at chosen points of a similarity set?
 
-A sample of points can only disprove fairness, so these shares are upper bounds of the true one.
+A sample of points can only disprove fairness, so these shares are upper bounds of the true one. Any
+classifier will do, of images too. The mode ``empirical`` of `certification.empirical` asks the same of R
+and a linear C by their margins, in which ties count as different.
 """
 
 from __future__ import annotations

@@ -79,6 +79,15 @@ def test_faults_of_links_are_found():
     assert fault_of_name("`study.nowhere`", "x.py") == "has no nowhere"
 
 
+def test_all_stages_and_rooms_stand_in_the_architecture():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    library = ROOT / "lassi_lib"
+    names = {n for p in library.rglob("*.py") for n in re.findall(r'\bStage\(\s*"(\w+)"', p.read_text())}
+    assert len(names) > 10
+    assert not [name for name in sorted(names) if f"`{name}`" not in page]
+    assert not [p.parent.name for p in library.glob("*/__init__.py") if f"`{p.parent.name}/`" not in page]
+
+
 def measured() -> dict:
     return json.loads((ROOT / "docs" / "figures" / "method.json").read_text())
 
