@@ -4,13 +4,20 @@ Every case runs `batch.main` on a copy of the smoke parameters with one thing wr
 wrong and the words that its message must hold: the file or option, the offending key or value, the remedy.
 """
 
+import gzip
 import json
 import math
+import pickle
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from lassi_lib.study import batch, params
 
@@ -144,7 +151,7 @@ HUGE = 10**12
 )  # fmt: skip
 def test_pipeline(desk, key, value, words):
     desk.change(PIPELINE, key, value)
-    says(desk.error(), "smoke/pipeline.yaml", *words)
+    says(desk.error("--only", "00"), "smoke/pipeline.yaml", *words)
 
 
 # ---- a notebook's parameters ----------------------------------------------------------------------
@@ -206,7 +213,7 @@ def test_pipeline(desk, key, value, words):
 )  # fmt: skip
 def test_notebook_parameters(desk, file, key, value, words):
     desk.change(file, key, value)
-    says(desk.error(), f"smoke/{file}", *words)
+    says(desk.error("--only", file[:2]), f"smoke/{file}", *words)
 
 
 # ---- params files that are no plain YAML mapping ------------------------------------------------------
@@ -382,3 +389,247 @@ def test_environment(desk, variable, value, words):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_cuda_where_there_is_none(desk):
     says(desk.error("--device", "cuda"), "'cuda'", "no CUDA GPU", "--device auto or cpu")
+
+
+def test_the_copy_that_the_cases_spoil_is_in_order(desk):
+    common = ["--profile", "smoke", "--device", "cpu", "--output", str(desk.out), "--dry-run"]
+    before = desk.written()
+    assert batch.main(common) == 0
+    assert desk.written() == before
+
+
+# ---- checkpoints ---------------------------------------------------------------------------------------
+
+
+class Bomb:
+    """What a pickle does as soon as it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def header(content, length=None):
+    """Return a safetensors file of a JSON header, whose length may be a lie."""
+    text = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text
+
+
+def poisoned(path, **changes):
+    state = load_file(FLOW)
+    with safe_open(FLOW, framework="pt") as file:
+        metadata = file.metadata()
+    name = "blocks.0.flows.0.coupling.net.0.weight"
+    for what, value in changes.items():
+        if what == "value":
+            state[name][0, 0, 0, 0] = value
+        elif what == "shape":
+            state[name] = state[name][:-1].contiguous()
+        elif what == "dtype":
+            state[name] = state[name].to(value)
+        else:
+            metadata[what] = value
+    save_file(state, path, metadata)
+
+
+CHECKPOINTS = {
+    "missing.safetensors": (lambda p: None, ["is missing"]),
+    "empty.safetensors": (lambda p: p.write_bytes(b""), ["damaged"]),
+    "cut.safetensors": (lambda p: p.write_bytes(FLOW.read_bytes()[:-1000]), ["damaged"]),
+    "long_header.safetensors": (lambda p: p.write_bytes(header({}, 2**63)), ["damaged"]),
+    "header_past_end.safetensors": (lambda p: p.write_bytes(header({}, 10**6)), ["damaged"]),
+    "no_json.safetensors": (lambda p: p.write_bytes(header(b"{" * 1000)), ["damaged"]),
+    "deep_json.safetensors": (lambda p: p.write_bytes(header(b'{"a":' * 10**5)), ["damaged"]),
+    "huge_tensor.safetensors": (
+        lambda p: p.write_bytes(
+            header({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}})
+        ),
+        ["damaged"],
+    ),
+    "negative.safetensors": (
+        lambda p: p.write_bytes(header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}})),
+        ["damaged"],
+    ),
+    "other.safetensors": (lambda p: save_file({"a": torch.zeros(2)}, p), ["no Glow checkpoint"]),
+    "shape.safetensors": (lambda p: poisoned(p, shape=1), ["width 47 instead of 48"]),
+    "nan.safetensors": (lambda p: poisoned(p, value=math.nan), ["NaN", "net.0.weight"]),
+    "inf.safetensors": (lambda p: poisoned(p, value=-math.inf), ["infinity", "net.0.weight"]),
+    "double.safetensors": (lambda p: poisoned(p, dtype=torch.float64), ["float64", "float32"]),
+    "config_list.safetensors": (lambda p: poisoned(p, config="[1]"), ["damaged"]),
+    "config_huge.safetensors": (lambda p: poisoned(p, config='{"image_size": 1e9}'), ["image_size"]),
+    "config_no_json.safetensors": (lambda p: poisoned(p, config="{"), ["damaged"]),
+    "info_text.safetensors": (lambda p: poisoned(p, info='"x"'), ["damaged"]),
+    "pickle.safetensors": (lambda p: p.write_bytes(pickle.dumps(Bomb(p.parent / "boom"))), ["damaged"]),
+    "bomb.pth": (lambda p: p.write_bytes(pickle.dumps(Bomb(p.parent / "boom"))), ["damaged"]),
+    "zipped_bomb.pth": (lambda p: torch.save({"a": Bomb(p.parent / "boom")}, p), ["damaged"]),
+    "legacy_bomb.pt": (
+        lambda p: torch.save(Bomb(p.parent / "boom"), p, _use_new_zipfile_serialization=False),
+        ["damaged"],
+    ),
+    "expanded.pth": (lambda p: torch.save(grown(), p), ["instead of"]),
+    "list.pth": (lambda p: torch.save([1, 2], p), ["no Glow checkpoint"]),
+    "notes.txt": (lambda p: p.write_text("hello"), ["must end in"]),
+    "folder.pth": (lambda p: p.mkdir(), ["no Glow checkpoint"]),
+}
+
+
+def grown():
+    """Return a state whose largest tensor claims terabytes and stores four bytes."""
+    state = load_file(FLOW)
+    state["blocks.0.flows.0.coupling.net.0.weight"] = torch.zeros(1).expand(10**12, 6, 3, 3)
+    return state
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_checkpoints(desk, name):
+    write, words = CHECKPOINTS[name]
+    path = desk.folder / name
+    write(path)
+    desk.change(PIPELINE, "glow.checkpoint", str(path))
+    says(desk.error("--only", "01"), name, *words)
+    assert not (desk.folder / "boom").exists()
+
+
+# ---- CelebA's and FairFace's files -----------------------------------------------------------------------
+
+
+def celeba(folder):
+    """Eighteen small images in CelebA's layout, a third in each split."""
+    (folder / "img_align_celeba").mkdir(parents=True)
+    files = [f"{i:06d}.jpg" for i in range(1, 19)]
+    for file in files:
+        Image.new("RGB", (64, 78), "grey").save(folder / "img_align_celeba" / file)
+    rows = [f"{file} {'-1' if i % 2 else '1'} 1" for i, file in enumerate(files)]
+    (folder / "list_attr_celeba.txt").write_text("\n".join(["18", "Smiling Young", *rows]) + "\n")
+    (folder / "list_eval_partition.txt").write_text("".join(f"{f} {i % 3}\n" for i, f in enumerate(files)))
+
+
+def fairface(folder):
+    """Six small images in each part of FairFace's layout."""
+    for part in ("train", "val"):
+        (folder / part).mkdir(parents=True)
+        lines = ["file,age,gender,race,service_test"]
+        for i in range(1, 7):
+            Image.new("RGB", (64, 64), "grey").save(folder / part / f"{i}.jpg")
+            lines.append(f"{part}/{i}.jpg,20-29,Female,White,True")
+        (folder / f"fairface_label_{part}.csv").write_text("\n".join(lines) + "\n")
+
+
+def replaced(name, old, new):
+    """Return a function that replaces a text in a file of a data folder; without `old`, the whole file."""
+
+    def spoil(folder):
+        content = (folder / name).read_bytes()
+        assert old in content
+        (folder / name).write_bytes(content.replace(old, new, 1) if old else new)
+
+    return spoil
+
+
+def dark(pixels):
+    """Return a PNG of so many pixels a side, a few hundred bytes that unpack to gigabytes."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    size = struct.pack(">IIBBBBB", pixels, pixels, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", size)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )
+
+
+def zipped(name, content):
+    def spoil(folder):
+        (folder / name).unlink()
+        (folder / f"{name}.gz").write_bytes(content)
+
+    return spoil
+
+
+ATTR, PART = "list_attr_celeba.txt", "list_eval_partition.txt"
+THIRD = "img_align_celeba/000003.jpg"  # the first test image
+WHOLE = gzip.compress(b"x" * 5000)
+CELEBA = [
+    (lambda f: (f / ATTR).unlink(), ["was not found", "expected layout"]),
+    (lambda f: (f / PART).unlink(), [PART, "is missing", "mmlab"]),
+    (lambda f: [p.unlink() for p in (f / "img_align_celeba").iterdir()], ["no CelebA image"]),
+    (replaced(ATTR, b"", b""), [ATTR, "not CelebA's attribute file"]),
+    (replaced(ATTR, b"18\n", b"many\n"), [ATTR, "not CelebA's attribute file"]),
+    (replaced(ATTR, b"18\n", b"19\n"), [ATTR, "says 19 images"]),
+    (replaced(ATTR, b"Smiling Young", b"Smiling"), [ATTR, "line 3", "1 labels"]),
+    (replaced(ATTR, b"Smiling Young", b"Smiling Smiling"), [ATTR, "not CelebA's attribute file"]),
+    (replaced(ATTR, b"Young", b"<script>alert(1)</script>"), [ATTR, "not CelebA's attribute file"]),
+    (replaced(ATTR, b"Young", b"\x1b[31mYoung"), [ATTR, "not CelebA's attribute file"]),
+    (replaced(ATTR, b"000005.jpg 1 1", b"000005.jpg 1"), [ATTR, "line 7", "2 labels, 1 or -1"]),
+    (replaced(ATTR, b"000005.jpg 1 1", b"000005.jpg 1 7"), [ATTR, "line 7", "1 or -1"]),
+    (replaced(ATTR, b"000005.jpg 1 1", b"000005.jpg 1 nan"), [ATTR, "line 7", "1 or -1"]),
+    (replaced(ATTR, b"000005.jpg", b"000004.jpg"), [ATTR, "18 images", "17 different"]),
+    (replaced(ATTR, b"Young", b"Yo\xffung"), [ATTR, "cannot be read", "utf-8"]),
+    (zipped(ATTR, WHOLE[:-8]), [f"{ATTR}.gz", "cannot be read", "mmlab"]),
+    (zipped(ATTR, WHOLE[:10] + b"\xff" * 20 + WHOLE[30:]), [f"{ATTR}.gz", "cannot be read"]),
+    (zipped(ATTR, b"no gzip"), [f"{ATTR}.gz", "cannot be read", "Not a gzipped file"]),
+    (replaced(PART, b"000005.jpg 1", b"000005.jpg 7"), [PART, "line 5"]),
+    (replaced(PART, b"000005.jpg 1", b"000005.jpg -1"), [PART, "line 5"]),
+    (replaced(PART, b"000005.jpg 1", b"000005.jpg"), [PART, "line 5"]),
+    (replaced(PART, b"000005.jpg", b"000004.jpg"), [PART, "twice"]),
+    (replaced(THIRD, b"", b"no image"), ["000003.jpg", "not a readable image", "get it again"]),
+    (replaced(THIRD, b"", b""), ["000003.jpg", "not a readable image"]),
+    (lambda f: (f / THIRD).write_bytes((f / THIRD).read_bytes()[:-40]), ["000003.jpg", "truncated"]),
+    (replaced(THIRD, b"", dark(20_000)), ["000003.jpg", "not a readable image", "decompression bomb"]),
+    (replaced(THIRD, b"", dark(8_500)), ["000003.jpg", "8500 x 8500 pixels"]),
+    (lambda f: ((f / THIRD).unlink(), (f / THIRD).mkdir()), ["000003.jpg", "not a readable image"]),
+]  # fmt: skip
+VAL = "fairface_label_val.csv"
+FAIRFACE = [
+    (lambda f: (f / VAL).unlink(), ["was not found", "expected layout"]),
+    (lambda f: [p.unlink() for p in (f / "val").iterdir()], ["no FairFace image", "'test'"]),
+    (replaced(VAL, b"", b""), [VAL, "columns file, age, race"]),
+    (replaced(VAL, b"file,age", b"file;age"), [VAL, "columns file, age, race"]),
+    (replaced(VAL, b"20-29,Female,White,True", b"20-29"), [VAL, "line 2", "race"]),
+    (replaced(VAL, b"20-29", b"200"), [VAL, "line 2", "age '200'"]),
+    (replaced(VAL, b"White", b"<img src=x onerror=alert(1)>"), [VAL, "line 2", "race '<img"]),
+    (replaced(VAL, b"val/2.jpg", b"val/1.jpg"), [VAL, "'val/1.jpg'", "2 rows"]),
+    (replaced(VAL, b"20-29", b"2" * 200_000), [VAL, "field larger"]),
+    (replaced(VAL, b"White", b"Wh\xffite"), [VAL, "utf-8"]),
+    (replaced("val/3.jpg", b"", b"\x89PNG"), ["3.jpg", "not a readable image"]),
+]  # fmt: skip
+
+
+def on_real_data(desk, name, attributes):
+    """Let the smoke profile ask for nothing but a few attributes of another data set."""
+    desk.change(PIPELINE, "data", {"name": name, "image_size": 48})
+    desk.change("00_generative_model.yaml", "attributes", attributes)
+    return ["--only", "00", "--data-root", desk.folder / "data"]
+
+
+@pytest.mark.parametrize("case", range(len(CELEBA)))
+def test_files_of_celeba(desk, case):
+    spoil, words = CELEBA[case]
+    arguments = on_real_data(desk, "celeba", ["Smiling", "Young"])
+    celeba(desk.folder / "data")
+    spoil(desk.folder / "data")
+    says(desk.error(*arguments), *words)
+
+
+@pytest.mark.parametrize("case", range(len(FAIRFACE)))
+def test_files_of_fairface(desk, case):
+    spoil, words = FAIRFACE[case]
+    arguments = on_real_data(desk, "fairface", ["Age-2", "Race=White"])
+    fairface(desk.folder / "data")
+    spoil(desk.folder / "data")
+    says(desk.error(*arguments), *words)
+
+
+@pytest.mark.parametrize(("name", "make", "attributes"), [
+    ("celeba", celeba, ["Smiling"]), ("fairface", fairface, ["Age-2"]),
+])  # fmt: skip
+def test_the_data_folders_that_the_cases_spoil_are_in_order(desk, name, make, attributes):
+    arguments = on_real_data(desk, name, attributes)
+    make(desk.folder / "data")
+    common = ["--profile", "smoke", "--device", "cpu", "--output", desk.out, "--dry-run"]
+    assert batch.main([str(a) for a in (*common, *arguments)]) == 0
