@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from scipy.special import betainc, ndtr, ndtri
 
@@ -191,10 +191,11 @@ def required_n_center(spec: CertificationSpec) -> int:
     enough = math.ceil(math.log(2 / (spec.alpha_cs / 2)) / (2 * spec.delta**2))
     if spec.bound == "hoeffding":
         return enough
-    m = bisect_left(
-        range(enough), True, key=lambda m: betainc(m + 1, m + 1, 0.5 - spec.delta) <= spec.alpha_cs / 4
+    odd = range(1, 2 * enough, 2)
+    found = bisect_left(
+        odd, True, key=lambda n: approximation_error(replace(spec, n_center=n)) <= spec.alpha_cs / 4
     )
-    return max(2 * m, 1)
+    return max(2 * found, 1)
 
 
 def covered_mass(spec: CertificationSpec) -> float:
