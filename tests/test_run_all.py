@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from lassi_lib.study import batch, engine, params
-from lassi_lib.study.notebooks import artefacts_of, check_source
+from lassi_lib.study.notebooks import artefacts_of
+from tests.study.sources import check_source
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))

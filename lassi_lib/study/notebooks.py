@@ -98,26 +98,6 @@ def artefacts_of(path: str | Path) -> tuple[str, ...]:
     return names
 
 
-def check_source(path: str | Path) -> None:
-    """Check that a notebook is a clean source; a `StudyError` names the first fault.
-
-    A source has no outputs, counts or traces of a run, and exactly one parameters cell.
-    """
-    notebook = _read(path)
-    faults = [key for key in ("papermill", "widgets") if key in notebook["metadata"]]
-    for number, cell in enumerate(notebook["cells"], 1):
-        if cell.get("outputs") or cell.get("execution_count") is not None:
-            faults.append(f"cell {number} has outputs or an execution count")
-        if {"papermill", "execution"} & set(cell["metadata"]) or "injected" in str(
-            cell["metadata"].get("tags")
-        ):
-            faults.append(f"cell {number} has traces of a run")
-    if faults:
-        raise StudyError(f"{path}: not a clean source ({faults[0]}): clear outputs and metadata")
-    parameters_of(path)
-    artefacts_of(path)
-
-
 def execute(
     source: str | Path,
     output: str | Path,

@@ -15,7 +15,8 @@ import pytest
 from lassi_lib.errors import StudyError
 from lassi_lib.study import notebooks
 from lassi_lib.study.cache import Stage
-from lassi_lib.study.notebooks import artefacts_of, check_source, execute, parameters_of
+from lassi_lib.study.notebooks import artefacts_of, execute, parameters_of
+from tests.study.sources import check_source
 
 ROOT = Path(__file__).parents[2]
 PARAMETERS = "n: int = 1  # how many\nfolder: str = ''"
