@@ -7,8 +7,10 @@ if sys.version_info < (3, 11):  # noqa: UP036  an older Python shall say so, in 
     sys.stderr.write("error: the study needs Python 3.11 or newer, this is %d.%d\n" % sys.version_info[:2])  # noqa: UP031
     sys.exit(2)
 
-from lassi_lib.study.batch import main
-from lassi_lib.study.notebooks import leave
-
 if __name__ == "__main__":
-    leave(main())
+    from lassi_lib.study.options import require_packages
+
+    require_packages()  # before anything imports them
+    from lassi_lib.study.batch import main
+
+    sys.exit(main())

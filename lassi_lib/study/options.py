@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -106,8 +107,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def check_packages() -> None:
-    """Refuse to start where a package that the study needs is not installed."""
+def require_packages() -> None:
+    """End the program with one line where a package that the study needs is not installed."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     missing = []
     for name in (re.match(r"[\w.-]+", line)[0] for line in declared):
@@ -117,7 +118,11 @@ def check_packages() -> None:
             missing.append(name)
     if missing:
         are = "is" if len(missing) == 1 else "are"
-        raise StudyError(f"{', '.join(missing)} {are} not installed: pip install -r requirements.txt")
+        print(
+            f"error: {', '.join(missing)} {are} not installed: pip install -r requirements.txt",
+            file=sys.stderr,
+        )
+        sys.exit(2)
 
 
 def _seeds(given: str) -> list[int]:
