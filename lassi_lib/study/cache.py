@@ -94,7 +94,7 @@ class StageCache:
 
     def _lock(self, stage: Stage) -> AbstractContextManager[None]:
         lock = self.root / "locks" / f"{stage.name}-{stage.key}"
-        return held(lock, f"waiting for stage {stage.name}/{stage.key}, which another run computes")
+        return held(lock, f"waiting for stage {stage.name}/{stage.key}, which another process computes")
 
     def _compute(self, stage: Stage, compute: Callable[[Path], dict | None]) -> None:
         folder = self.folder(stage)

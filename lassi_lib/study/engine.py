@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from lassi_lib.study.study import Study
 
+_QUIET = "ignore:resource_tracker"  # what multiprocessing says of semaphores when workers were killed
 _CLOSING = 3.0  # seconds that workers get to stop
 _ANSWER = "10s"  # how long a scheduler may take to answer
 
@@ -61,6 +62,7 @@ def work_through(study: Study, steps: Iterable[Step], *, workers: int = 1, sched
     todo = missing(study, steps)
     if not todo:
         return 0
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), _QUIET)))
     if workers == 1 and not scheduler:
         studies = {_faces(study.pipeline): study}
         for step in progress(todo, label="stages", unit="stage"):

@@ -242,10 +242,18 @@ def kill_tree(pid: int, *, itself: bool = True) -> None:
         if itself:
             process.suspend()  # so that it starts nothing while its children are counted
         family = process.children(recursive=True) + [process] * itself
-        for member in family:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
+        _kill(family)
         psutil.wait_procs(family, timeout=1)
+
+
+def _kill(family: list) -> None:
+    import psutil
+
+    for member in family:
+        with suppress(psutil.Error):
+            # multiprocessing's helper ends by itself, when it has removed what the others leave
+            if "resource_tracker" not in " ".join(member.cmdline()):
+                member.kill()
 
 
 def leave(code: int) -> NoReturn:
@@ -254,8 +262,10 @@ def leave(code: int) -> NoReturn:
     In good order, Dask alone would take more than ten seconds for it.
     """
     if code == 130:
-        kill_tree(os.getpid(), itself=False)
+        import psutil
+
         sys.stdout.flush()
+        _kill(psutil.Process().children(recursive=True))
         os._exit(code)
     sys.exit(code)
 
@@ -368,6 +378,7 @@ def _main(job: Path) -> int:
     try:
         papermill.execute_notebook(task["source"], output, task["parameters"], **options)
     except Exception as error:
+        print(re.sub(r"\x1b\[[\d;]*m", "", str(error)), flush=True)  # the traceback, for the log
         line = (str(error).strip().splitlines() or [""])[-1]
         (job / "trouble.txt").write_text(f"{type(error).__name__}: {line}")
         return 1

@@ -27,7 +27,9 @@ sys.path.insert(0, os.getcwd())
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background of a shell ignore it
 import nbconvert, nbformat, pandas, psutil, safetensors.torch, scipy.stats, torch
 import lassi_lib.certification.monte_carlo, lassi_lib.flow.glow, lassi_lib.learning.train
-import lassi_lib.study.batch, lassi_lib.study.engine, lassi_lib.study.render, lassi_lib.study.study
+import lassi_lib.study.engine, lassi_lib.study.render, lassi_lib.study.study
+from lassi_lib.study.batch import main
+from lassi_lib.study.notebooks import leave
 print("ready", flush=True)
 for line in sys.stdin:
     job = json.loads(line)
@@ -42,7 +44,7 @@ for line in sys.stdin:
         os.environ["LASSI_MARK"] = job["mark"]
         if job["largest_file"]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest_file"],) * 2)
-        lassi_lib.study.notebooks.leave(lassi_lib.study.batch.main(job["arguments"]))
+        leave(main(job["arguments"]))
     print(pid, flush=True)
 """
 
@@ -135,6 +137,12 @@ class Run:
             assert time.monotonic() < until, self.said
             time.sleep(0.02)
         return self.runs.ask(wait=self.pid)
+
+    def wait_alone(self, seconds=60.0):
+        """Wait until no process is left that this run has started."""
+        until = time.monotonic() + seconds
+        while left := self.processes():
+            assert time.monotonic() < until, left
 
     def processes(self):
         """Return every living process that was started by this run, at any remove."""

@@ -78,7 +78,7 @@ def kill_and_finish(runs, uninterrupted, folder, kills):
         time.sleep(seconds)
         kill_tree(run.pid)
         assert run.wait() in (-signal.SIGKILL, 0)
-        assert not run.processes()
+        run.wait_alone()
         now = stages(cache)
         assert finished.items() <= now.items(), f"kill {number}: a finished stage was computed again"
         finished = now
@@ -111,9 +111,8 @@ def interrupt(run):
     """Send Ctrl-C's signal; return how long it takes until the run and all its processes have ended."""
     started = time.monotonic()
     os.kill(run.pid, signal.SIGINT)
-    assert run.wait(60) == 130, run.said
-    while run.processes():
-        assert time.monotonic() - started < 60, run.processes()
+    assert run.wait() == 130, run.said
+    run.wait_alone()
     seconds = time.monotonic() - started
     print(f"{seconds:.2f} s")
     assert "Traceback" not in run.said
@@ -127,8 +126,10 @@ def test_ctrl_c_among_the_experiments_leaves_no_process(runs, uninterrupted, tmp
     run = runs.start(*arguments(cache, output, "--workers", str(workers)))
     run.wait_for(lambda: list(cache.glob("locks/certificates-*")))
     assert interrupt(run) < PROMISED
-    assert not list(cache.glob("*/*.tmp"))
     assert not output.exists()
+    assert stages(cache)
+    if workers == 1:  # Dask's workers are killed, and the next run removes their drafts
+        assert not list(cache.glob("*/*.tmp"))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -151,7 +152,7 @@ def test_two_runs_at_once_share_the_experiments_and_write_one_after_the_other(ru
     both = [runs.start(*arguments(cache, output)) for _ in range(2)]
     assert [run.wait() for run in both] == [0, 0], both[0].said + both[1].said
     said = both[0].said + both[1].said
-    assert "which another run computes" in said
+    assert "which another process computes" in said
     assert f"waiting for {output}, into which another run writes" in said
     assert "Warning" not in said
     assert contents(output) == contents(uninterrupted[1])
