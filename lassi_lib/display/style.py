@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+
+from lassi_lib.files import whole
 
 # Okabe & Ito's palette, told apart by all common kinds of colour vision; markers differ as well.
 METHOD_COLOURS = {"Naive": "#E69F00", "DataAug": "#009E73", "LASSI": "#0072B2"}
@@ -81,11 +82,9 @@ def save_figure(figure: Figure, folder: str | Path, name: str, alt: str) -> str:
     if not alt.strip():
         raise ValueError(f"figure {name} needs an alt text that says what it shows")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     for kind in ("png",) if has_images(figure) else ("png", "svg"):
-        draft = folder / f"{name}.{kind}.tmp"
-        draft.write_bytes(_render(figure, kind))
-        os.replace(draft, folder / f"{name}.{kind}")
+        with whole(folder / f"{name}.{kind}") as draft:
+            draft.write_bytes(_render(figure, kind))
     figure.alt = alt
     if not isinstance(figure, StudyFigure):
         from matplotlib import pyplot

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lassi_lib.errors import StudyError
+from lassi_lib.files import whole
 from lassi_lib.flow.glow import Glow, GlowConfig
 
 _ANCHOR = "blocks.0.flows.0.actnorm.loc"
@@ -73,15 +73,10 @@ def load_glow(path: str | Path, config: GlowConfig | None = None) -> tuple[Glow,
 
 
 def write_safetensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict) -> None:
-    """Write tensors and JSON-able metadata to a temporary file, then rename it to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-        save_file(plain, temporary, {key: json.dumps(value) for key, value in metadata.items()})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write tensors and JSON-able metadata, the whole file or none."""
+    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    with whole(path) as draft:
+        save_file(plain, draft, {key: json.dumps(value) for key, value in metadata.items()})
 
 
 def read_safetensors(path: Path, remedy: str) -> tuple[dict[str, torch.Tensor], dict]:

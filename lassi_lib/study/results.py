@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from lassi_lib.files import whole
 from lassi_lib.study.params import ROOT
 
 
@@ -29,10 +30,8 @@ def save_rows(rows: pd.DataFrame, folder: Path, name: str) -> Path:
     text = io.StringIO()
     rows.to_csv(text, index=False, float_format="%.6g", lineterminator="\n")
     path = Path(folder) / "certificates" / f"{name}.csv.gz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    draft.write_bytes(gzip.compress(text.getvalue().encode(), compresslevel=9, mtime=0))
-    os.replace(draft, path)
+    with whole(path) as draft:
+        draft.write_bytes(gzip.compress(text.getvalue().encode(), compresslevel=9, mtime=0))
     return path
 
 
@@ -42,6 +41,6 @@ def save_verdict(
     """Write verdicts/<name>.json, which the index shows: outcome, one sentence, a picture's path."""
     verdict = {"outcome": outcome, "text": text, "picture": picture, "alt": alt}
     path = Path(folder) / "verdicts" / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(verdict, indent=1) + "\n")
+    with whole(path) as draft:
+        draft.write_text(json.dumps(verdict, indent=1) + "\n")
     return verdict

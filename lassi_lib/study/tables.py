@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lassi_lib.errors import StudyError
+from lassi_lib.files import whole
 
 # What a table of experiments always shows, in this order, whatever the profile.
 SHOWN = (
@@ -123,8 +123,6 @@ def _latex(text: pd.DataFrame) -> str:
 def save_table(table: pd.DataFrame, folder: str | Path, name: str) -> list[Path]:
     """Write <name>.csv (every column, full precision), <name>.md and <name>.tex (as `present` shows it).
 
-    Each is written beside its place and then renamed: a reader never meets half a file.
-
     Raises
     ------
     StudyError
@@ -140,15 +138,10 @@ def save_table(table: pd.DataFrame, folder: str | Path, name: str) -> list[Path]
     }
     paths = [Path(folder) / f"{name}.{ending}" for ending in texts]
     for path, text in zip(paths, texts.values(), strict=True):
-        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(text, encoding="utf-8", newline="\n")
-            os.replace(draft, path)
+            with whole(path) as draft:
+                draft.write_text(text, encoding="utf-8", newline="\n")
         except OSError as error:
             reason = f"{error.strerror}: choose another folder with --output"
             raise StudyError(f"table '{path}' cannot be written: {reason}") from None
-        finally:
-            if draft.parent.is_dir():
-                draft.unlink(missing_ok=True)
     return paths

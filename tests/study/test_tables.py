@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from lassi_lib.errors import StudyError
-from lassi_lib.study import tables
 from lassi_lib.study.published import published, table_1
 from lassi_lib.study.statistics import compare, summarise
 from lassi_lib.study.tables import SHOWN, present, save_table, side_by_side
@@ -85,7 +84,7 @@ def test_a_failed_write_leaves_the_old_table_and_no_draft(summary, tmp_path, mon
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tables.os, "replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(StudyError, match=r"claim_1.csv' cannot be written: No space left"):
         save_table(summary.iloc[:1], tmp_path, "claim_1")
     assert [p.read_bytes() for p in paths] == before and len(list(tmp_path.iterdir())) == 3
