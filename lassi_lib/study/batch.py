@@ -7,25 +7,20 @@ before anything is written to results/: a mistake leaves the results of the prev
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lassi_lib.errors import StudyError, about, disk_trouble, one_line
+from lassi_lib.progress import Overall, running, say
 from lassi_lib.study.cache import held
 from lassi_lib.study.draft import drafted
-from lassi_lib.study.options import RESULTS, cache_folder, check_packages, chosen, output_folder, parse
+from lassi_lib.study.options import RESULTS, cache_folder, chosen, output_folder, parse
 from lassi_lib.study.params import (
     NOTEBOOKS,
-    ROOT,
     Pipeline,
     load_notebook_params,
     load_pipeline,
@@ -35,37 +30,27 @@ from lassi_lib.study.params import (
 
 if TYPE_CHECKING:
     from lassi_lib.study.experiment import Experiment
+    from lassi_lib.study.notebooks import NotebookOutcome
     from lassi_lib.study.plan import Step
     from lassi_lib.study.study import Study
 
 NOTEBOOK_TIMEOUT = 4 * 3600.0  # seconds; experiments are computed before, so notebooks take minutes
-PACKAGES = [
-    "torch",
-    "torchvision",
-    "numpy",
-    "scipy",
-    "pandas",
-    "statsmodels",
-    "matplotlib",
-    "seaborn",
-    "papermill",
-    "nbconvert",
-    "jupyterlab",
-]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 1 a notebook failed, 2 user's mistake, 130."""
     try:
         args = parse(argv)
-        check_packages()
         if args.list:
             print_list()
             return 0
         if args.overview:
             from lassi_lib.study.overview import write_overview
+            from lassi_lib.study.record import write_again
 
-            page = write_overview(Path(args.output).resolve() if args.output else RESULTS)
+            results = Path(args.output).resolve() if args.output else RESULTS
+            write_again(results)
+            page = write_overview(results)
             print(f"open {_shown(page)}")
             return 0
         return run_profile(args)
@@ -93,8 +78,11 @@ def print_list() -> None:
 
 def run_profile(args: argparse.Namespace) -> int:
     """Check, compute, execute and render one profile; return the exit code."""
+    from lassi_lib.study.checksums import data_checksums
     from lassi_lib.study.engine import work_through
     from lassi_lib.study.plan import describe, following
+    from lassi_lib.study.record import made_by, remove_leftovers, run_record, write_pages
+    from lassi_lib.study.study import device_name
 
     pipeline = load_pipeline(args.profile)
     output = output_folder(args)
@@ -116,16 +104,20 @@ def run_profile(args: argparse.Namespace) -> int:
         study.glow()  # a damaged one is noticed here
     for step in again:
         study.cache.remove(step.stage)
-    work_through(study, steps, workers=args.workers, scheduler=args.scheduler)
-    computed = study.facts(), study.seconds(_experiments(study, params))
-
-    with drafted(output) as draft:
-        runs = _execute(names, params, args, draft)
-        info = _run_info(args.profile, params, computed, started, runs, output)
-        _render(list(runs), info, draft)
+    with Overall(_durations(study, steps, pipeline, names, output), workers=args.workers):
+        work_through(study, steps, workers=args.workers, scheduler=args.scheduler)
+        facts, seconds = study.facts(), study.seconds(_experiments(study, params))
+        made = made_by(started, device_name(study.device), data_checksums(study))
+        with drafted(output) as draft:
+            remove_leftovers(draft, args.profile)
+            runs = _execute(names, params, args, study, draft)
+            run = run_record(args.profile, facts, seconds, params, made, runs, output)
+            write_pages(runs, run, draft, output)
     for name in runs:
-        run = info["notebooks"][name]
-        print(f"{name}: {run['status']} in {run['minutes']:.1f} min. {run['verdict'] or run['error']}")
+        entry = run["notebooks"][name]
+        print(
+            f"{name}: {entry['status']} in {entry['minutes']:.1f} min. {entry['verdict'] or entry['error']}"
+        )
     if output.parent == RESULTS:
         from lassi_lib.study.overview import write_overview
 
@@ -175,27 +167,58 @@ def _minutes(pipeline: Pipeline, name: str) -> str:
     return f"about {pipeline.minutes[name]:g} min" if name in pipeline.minutes else "minutes not measured"
 
 
-def _execute(names: list[str], params: dict, args: argparse.Namespace, draft: Path) -> dict[str, Any]:
+def _durations(
+    study: Study, steps: list[Step], pipeline: Pipeline, names: list[str], output: Path
+) -> dict[str, float | None]:
+    """Return what is left to do with the seconds it took before: stages by key, notebooks by name."""
+    from lassi_lib.study.plan import expected_seconds, missing
+    from lassi_lib.study.record import read_json
+
+    expected = expected_seconds(study, steps)
+    left: dict[str, float | None] = {s.stage.key: expected[s.stage.key] for s in missing(study, steps)}
+    before = read_json(output / "run.json").get("notebooks", {})
+    for name in names:
+        minutes = before.get(name, {}).get("minutes") or pipeline.minutes.get(name)
+        left[name] = 60 * minutes if minutes else None
+    return left
+
+
+def _execute(
+    names: list[str], params: dict, args: argparse.Namespace, study: Study, draft: Path
+) -> dict[str, NotebookOutcome]:
     """Execute notebooks into a draft of the results folder.
 
     Each has a process of its own, as many at once as there are workers (on CUDA one: they share the GPU).
     """
     from lassi_lib.numerics import pick_device
+    from lassi_lib.study.artefacts import files_of
     from lassi_lib.study.notebooks import artefacts_of, execute, kill_tree
+    from lassi_lib.study.plan import steps_of_notebooks
 
-    def run(name: str) -> Any:
+    def run(name: str) -> NotebookOutcome:
         source = NOTEBOOKS / f"{name}.ipynb"
-        for stale in (*artefacts_of(source), f"{name}.html", f"verdicts/{name}.json"):
-            (draft / stale).unlink(missing_ok=True)
-        print(f"running notebook {name}", flush=True)
-        return execute(
-            source,
-            draft / f"{name}.ipynb",
-            params[name] | {"interactive": False, "device": args.device},
-            timeout=NOTEBOOK_TIMEOUT,
-            log_path=ROOT / ".cache" / "logs" / f"{name}.log",
-            cwd=NOTEBOOKS,
-        )
+        declared = artefacts_of(source)
+        for stale in files_of(draft, name, declared):
+            stale.unlink()
+        asked = steps_of_notebooks(study, {name: params[name]})
+        log = study.cache.root / "logs" / args.profile / f"{name}.log"
+        with running(name, f"notebook {name}"):
+            outcome = execute(
+                source,
+                draft / f"{name}.ipynb",
+                params[name] | {"interactive": False, "device": args.device},
+                timeout=NOTEBOOK_TIMEOUT,
+                log_path=log,
+                cwd=NOTEBOOKS,
+                stages=[f"{s.stage.name}/{s.stage.key}" for s in asked if s.verb == "certificates"],
+            )
+        if outcome.ok:
+            say(f"finished notebook {name} in {outcome.seconds / 60:.1f} min")
+        else:
+            for left in set(files_of(draft, name, declared)) - {outcome.path}:
+                left.unlink()  # it may have written some of its files before it failed
+            say(f"FAILED notebook {name}: {outcome.error}\n  what it printed: {_shown(log)}")
+        return outcome
 
     before = os.environ.get("LASSI_OUTPUT", "")
     os.environ["LASSI_OUTPUT"] = str(draft)
@@ -216,111 +239,6 @@ def _execute(names: list[str], params: dict, args: argparse.Namespace, draft: Pa
                 raise
     finally:
         os.environ["LASSI_OUTPUT"] = before
-
-
-def _run_info(
-    profile: str,
-    params: dict,
-    computed: tuple[dict, dict],
-    started: datetime,
-    runs: dict[str, Any],
-    output: Path,
-) -> dict[str, Any]:
-    """Return run.json: what made these results; notebooks not run this time keep their entry."""
-    pipeline, (facts, seconds) = load_pipeline(profile), computed
-    notebooks = _read_json(output / "run.json").get("notebooks", {})
-    common = {
-        "commit": _commit(),
-        "started": started.isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version()} | {n: _version(n) for n in PACKAGES},
-    }
-    for name, run in runs.items():
-        verdict = _read_json(run.path.parent / "verdicts" / f"{name}.json")
-        notebooks[name] = {
-            "status": "ok" if run.ok else "failed",
-            "error": run.error,
-            "minutes": round(run.seconds / 60, 2),
-            "outcome": verdict.get("outcome", ""),
-            "verdict": verdict.get("text", ""),
-            "picture": verdict.get("picture", ""),
-            "alt": verdict.get("alt", ""),
-            "parameters": params[name],
-            **common,
-        }
-    return {
-        "profile": profile,
-        "first_line": pipeline.first_line,
-        "facts": facts,
-        "minutes_of_experiments": round(sum(seconds.values()) / 60, 1),
-        "seconds_of_stages": {k: round(v, 1) for k, v in seconds.items()},
-        "pipeline": pipeline.as_dict(),
-        "notebooks": dict(sorted(notebooks.items())),
-    }
-
-
-def _render(names: list[str], info: dict[str, Any], draft: Path) -> None:
-    """Write the HTML pages, run.json and the index into the draft."""
-    from lassi_lib.study.notebooks import artefacts_of
-    from lassi_lib.study.render import IndexEntry, title_of, to_html, write_index
-
-    entries = []
-    for name, run in info["notebooks"].items():
-        ok = run["status"] == "ok"
-        stem = name if ok else f"{name}.failed"
-        if name in names:
-            note = f"Commit {run['commit']}, {info['facts']['device']}, {run['minutes']:.1f} minutes."
-            for warning in to_html(draft / f"{stem}.ipynb", draft / f"{stem}.html", note=note):
-                print(f"warning: {warning}", file=sys.stderr)
-        said = {k: run[k] for k in ("error", "outcome", "picture", "alt")}
-        entry = IndexEntry(
-            name, title_of(NOTEBOOKS / f"{name}.ipynb"), ok, run["minutes"], text=run["verdict"], **said
-        )
-        entries.append(replace(entry, artefacts=artefacts_of(NOTEBOOKS / f"{name}.ipynb")))
-    (draft / "run.json").write_text(json.dumps(info, indent=1) + "\n")
-    latest = max(info["notebooks"].values(), key=lambda run: run["started"])
-    facts = info["facts"]
-    shown = {
-        "profile": info["profile"],
-        "first_line": info["first_line"],
-        "data": f"{facts['dataset']}, {facts['image_size']} pixels; {facts['note'] or 'rendered by this study'}",
-        "images": ", ".join(f"{split} {n:,}" for split, n in facts["images"].items()),
-        "Glow": f"{facts['glow']}, {facts['bits_per_dim']:.2f} bits/dim on test images",
-        "device": facts["device"],
-        "computing minutes": f"{info['minutes_of_experiments']:.1f}",
-        "commit": latest["commit"],
-        "versions": ", ".join(f"{k} {v}" for k, v in latest["versions"].items()),
-    }
-    write_index(draft, entries, shown)
-
-
-def _commit() -> str:
-    """Return the commit of the code, marked '+ changes' if the working tree differs from it."""
-    git = ["git", "-C", str(ROOT)]
-    try:
-        commit = subprocess.run(
-            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
-        )
-        code = ["lassi_lib", "notebooks", "params", "run_all.py"]
-        changes = subprocess.run(
-            [*git, "status", "--porcelain", "--", *code], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown (no git)"
-    return commit.stdout.strip() + (" + changes" if changes.stdout.strip() else "")
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
 
 
 def _shown(path: Path) -> str:

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 def data_checksums(study: Study) -> dict[str, Any]:
     """Return what identifies a study's data.
 
-    Photographs: ``files`` (name of each annotation file -> digest), ``images`` (their number) and
-    ``images_digest``. Rendered data: ``renderer`` (its version) and ``parameters``.
+    Photographs in an official layout: ``files`` (name of each annotation file -> digest), ``images``
+    (their number) and ``images_digest``. All others: ``content``, which says a renderer's version or
+    the fingerprint of the files, and ``parameters``.
     """
     data, stage = study.pipeline.data, study._data_stage()
     module = import_module(f"lassi_lib.data.{data.name}")
     if not hasattr(module, "used_files"):
-        return {"renderer": f"{data.name}: {stage.params['files']}", "parameters": data.made_by()}
+        return {"content": f"{data.name}: {stage.params['files']}", "parameters": data.made_by()}
 
     def compute(folder: Path) -> None:
         annotations, images = module.used_files(study.data_root, data.max_images)
@@ -59,8 +60,8 @@ def in_words(data: dict[str, Any]) -> str:
     """Return `data_checksums` in one line, digests cut to eight digits."""
     if not data:
         return "not recorded"
-    if "renderer" in data:
+    if "content" in data:
         asked = json.dumps(data["parameters"], sort_keys=True).encode()
-        return f"{data['renderer']}, parameters {hashlib.blake2b(asked, digest_size=4).hexdigest()}"
+        return f"{data['content']}, parameters {hashlib.blake2b(asked, digest_size=4).hexdigest()}"
     files = ", ".join(f"{name} {value[:8]}" for name, value in data["files"].items())
     return f"{data['images']:,} images {data['images_digest'][:8]}, {files}"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lassi_lib.errors import StudyError
-from lassi_lib.progress import progress
+from lassi_lib.progress import finished, running
 from lassi_lib.study.params import Pipeline
 from lassi_lib.study.plan import Step, compute, missing
 
@@ -65,16 +65,18 @@ def work_through(study: Study, steps: Iterable[Step], *, workers: int = 1, sched
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), _QUIET)))
     if workers == 1 and not scheduler:
         studies = {_faces(study.pipeline): study}
-        for step in progress(todo, label="stages", unit="stage"):
+        for step in todo:
             own = studies.setdefault(_faces(step.pipeline), study.of(step.pipeline))
-            compute(own.of(step.pipeline), step)
+            with running(step.stage.key, str(step)):
+                compute(own.of(step.pipeline), step)
         return len(todo)
     where = Where(str(study.data_root or ""), str(study.cache.root.resolve()), str(study.device))
     client = connect(scheduler) if scheduler else start(workers, where.device)
     try:
-        submit(client, todo, where)
+        with running("cluster", f"{len(todo)} stages on {scheduler or f'{workers} processes'}"):
+            submit(client, todo, where)
     finally:
-        if not isinstance(sys.exception(), KeyboardInterrupt):  # then `leave` stops the workers, and faster
+        if not isinstance(sys.exception(), KeyboardInterrupt):  # then `leave` ends the workers, in no time
             close(client)
     return len(todo)
 
@@ -89,10 +91,10 @@ def submit(client: Client, steps: list[Step], where: Where) -> None:
         futures[step.stage.key] = client.submit(
             run_step, step, where, parents, key=f"{step.verb}-{step.stage.key}", priority=-rank
         )
-    with progress(total=len(steps), label="stages", unit="stage") as bar:
-        for future in as_completed(list(futures.values())):
-            result_of(future)
-            bar.update()
+    keys = {future.key: key for key, future in futures.items()}
+    for future in as_completed(list(futures.values())):
+        result_of(future)
+        finished(keys[future.key])
 
 
 def result_of(future: Future) -> Any:

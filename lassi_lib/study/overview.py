@@ -6,7 +6,6 @@ nothing is computed for it, so ``python run_all.py --overview`` takes seconds.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
@@ -16,9 +15,10 @@ from typing import Any
 import pandas as pd
 
 from lassi_lib.errors import StudyError
-from lassi_lib.study.params import NOTEBOOKS, load_notebook_params, load_pipeline, notebooks_of, profiles
+from lassi_lib.study.params import notebooks_of, profiles
 from lassi_lib.study.published import published
-from lassi_lib.study.render import link, page, picture, write_page
+from lassi_lib.study.record import read_json, stale
+from lassi_lib.study.render import link, page, picture, table, write_page
 
 ORDER = ("demo", "celeba20k", "fairface", "shapes3d", "celeba", "celeba128")  # of profiles; then others
 PAPERS = {"merk2023": "Merk et al. 2023", "eccv2022": "ECCV 2022", "iclr2022": "ICLR 2022"}
@@ -170,7 +170,7 @@ class Finding:
 
 def finding(folder: Path, number: str) -> Finding:
     """Read what results/<profile> says on the question of one notebook."""
-    profile, run = folder.name, _json(folder / "run.json")
+    profile, run = folder.name, read_json(folder / "run.json")
     name = next((n for n in run.get("notebooks", {}) if n.startswith(f"{number}_")), "")
     if not name:
         asked = profile not in profiles() or any(n.startswith(f"{number}_") for n in notebooks_of(profile))
@@ -179,7 +179,7 @@ def finding(folder: Path, number: str) -> Finding:
     minutes = float(entry.get("minutes", 0))
     if entry.get("status") != "ok":
         return Finding(profile, "failed", entry.get("error", ""), "", minutes, f"{name}.failed.html")
-    said = {"text": entry.get("verdict", "")} | entry | _json(folder / "verdicts" / f"{name}.json")
+    said = {"text": entry.get("verdict", "")} | entry | read_json(folder / "verdicts" / f"{name}.json")
     held, numbers = _numbers(
         folder / "tables" / f"{number}_verdict.csv", "alike" if number == "07" else "certified"
     )
@@ -193,7 +193,7 @@ def finding(folder: Path, number: str) -> Finding:
         f"{name}.html",
         said.get("picture", ""),
         said.get("alt", ""),
-        _stale(folder, name, run),
+        stale(folder, name, run),
     )
 
 
@@ -215,46 +215,6 @@ def _numbers(path: Path, fair: str) -> tuple[str, str]:
     return held, text
 
 
-def _stale(folder: Path, name: str, run: dict) -> str:
-    """Say what has changed since a notebook ran: its code, its parameters, or the profile's settings."""
-    source, executed = NOTEBOOKS / f"{name}.ipynb", folder / f"{name}.ipynb"
-    if source.is_file() and executed.is_file() and _code(source) != _code(executed):
-        return "the notebook's code has changed since"
-    try:
-        if folder.name in profiles() and name in notebooks_of(folder.name):
-            if load_notebook_params(folder.name, name) != run["notebooks"][name].get("parameters"):
-                return "its parameters have changed since"
-            if _differ(run.get("pipeline", {}), load_pipeline(folder.name).as_dict()):
-                return "the profile's settings have changed since"
-    except StudyError as error:
-        return str(error)
-    return ""
-
-
-def _code(path: Path) -> list[str]:
-    """Return a notebook's code cells, without those that a run adds."""
-    cells = [c for c in _json(path).get("cells", []) if c["cell_type"] == "code"]
-    added = {"injected-parameters", "failure"}
-    return ["".join(c["source"]) for c in cells if not added & set(c["metadata"].get("tags", ()))]
-
-
-def _differ(then: Any, now: Any) -> bool:
-    """Whether a recorded setting has another value now; settings that came later do not count."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        words = ("description", "first_line", "minutes")
-        return any(_differ(v, now[k]) for k, v in then.items() if k in now and k not in words)
-    return then != now
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """Read a JSON mapping; empty where there is none."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 # ---- the page -------------------------------------------------------------------------------------
 
 
@@ -269,19 +229,19 @@ def write_overview(results: str | Path) -> Path:
         If no folder holds the results of a run.
     """
     results = Path(results)
-    folders = [p.parent for p in results.glob("[!.]*/run.json") if _json(p).get("notebooks")]
+    folders = [p.parent for p in results.glob("[!.]*/run.json") if read_json(p).get("notebooks")]
     if not folders:
         raise StudyError(f"{results} holds no results of any profile: run `python run_all.py` first")
     folders.sort(key=lambda p: (ORDER.index(p.name) if p.name in ORDER else len(ORDER), p.name))
     found = {number: [finding(f, number) for f in folders] for number, _, _ in ROWS}
     body = (
-        "<main><h1>Does LASSI give certified individual fairness?</h1>"
+        "<h1>Does LASSI give certified individual fairness?</h1>"
         "<p>LASSI (Peychev et al., ECCV 2022) promises image classifiers that provably treat similar people "
         "alike; Merk et al. (2023) repeated it. Here is what of that holds in our own runs.</p>"
         f"<h2>At a glance</h2>{_glance(folders, found)}{_LEGEND}"
         f"<h2>Where the published numbers are wrong</h2>{_wrong(folders)}"
         f"<h2>What each run is evidence for</h2><dl>{''.join(map(_evidence, folders))}</dl>"
-        f'<h2>Question by question</h2><ol class="entries">{"".join(_details(results, found))}</ol></main>'
+        f'<h2>Question by question</h2><ol class="entries">{"".join(_details(results, found))}</ol>'
     )
     write_page(results / "index.html", page("LASSI reproducibility study", body))
     (results / "overview.md").write_text(_glance_md(folders, found))
@@ -307,16 +267,13 @@ def _word(f: Finding) -> str:
 
 
 def _glance(folders: list[Path], found: dict[str, list[Finding]]) -> str:
-    head = "".join(f'<th scope="col">{link(f"{f.name}/index.html", f.name)}</th>' for f in folders)
-    lines = ""
+    head = ["", *(link(f"{f.name}/index.html", f.name) for f in folders)]
+    rows = []
     for number, title, _ in ROWS:
         held = [f'<br><span class="soft">{escape(f.held)}</span>' if f.held else "" for f in found[number]]
-        cells = "".join(f"<td>{_word(f)}{few}</td>" for f, few in zip(found[number], held, strict=True))
-        lines += f'<tr><th scope="row"><a href="#q{number}">{escape(title)}</a></th>{cells}</tr>'
-    return (
-        '<div class="table" tabindex="0" role="region" aria-label="Verdicts"><table>'
-        f"<thead><tr><td></td>{head}</tr></thead><tbody>{lines}</tbody></table></div>"
-    )
+        cells = [_word(f) + few for f, few in zip(found[number], held, strict=True)]
+        rows.append([f'<a href="#q{number}">{escape(title)}</a>', *cells])
+    return table("Verdicts", head, rows)
 
 
 def _wrong(folders: list[Path]) -> str:
@@ -346,7 +303,7 @@ def _wrong(folders: list[Path]) -> str:
 
 def _evidence(folder: Path) -> str:
     """Say of a profile what its results are evidence for, and how large it is."""
-    run = _json(folder / "run.json")
+    run = read_json(folder / "run.json")
     facts = run.get("facts", {})
     images = ", ".join(f"{k} {v:,}" for k, v in facts.get("images", {}).items())
     seeds = {s for e in run["notebooks"].values() for s in e.get("parameters", {}).get("seeds", ())}

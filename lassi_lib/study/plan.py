@@ -127,21 +127,33 @@ def describe(study: Study, steps: list[Step], again: Iterable[Step] = ()) -> str
     todo = {step.stage.key for step in [*missing(study, steps), *again]}
     kinds: dict[tuple[str, str], list[Step]] = {}
     for step in steps:
-        mode = step.args[1].mode if step.verb == "certificates" else ""
-        kinds.setdefault((step.verb, mode), []).append(step)
-    lines, total, unknown = [], 0.0, False
+        kinds.setdefault(_kind(step), []).append(step)
+    expected, lines, total, unknown = expected_seconds(study, steps), [], 0.0, False
     for (verb, mode), own in kinds.items():
         left = sum(step.stage.key in todo for step in own)
-        name = own[0].stage.name
-        seconds = [
-            s for p, s in study.cache.seconds(name) if not mode or p.get("mode", "monte_carlo") == mode
-        ]
-        minutes = left * median(seconds) / 60 if seconds else 0.0
-        total, unknown = total + minutes, unknown or bool(left and not seconds)
-        known = f"about {minutes:.1f} min" if seconds or not left else "minutes not known yet"
+        seconds = expected[own[0].stage.key]
+        minutes = left * (seconds or 0.0) / 60
+        total, unknown = total + minutes, unknown or bool(left and seconds is None)
+        known = f"about {minutes:.1f} min" if seconds is not None or not left else "minutes not known yet"
         lines.append(f"  {verb} {mode}".ljust(34) + f"{len(own):5d} stages, {left:5d} to compute, {known}")
     more = " and what is not known yet" if unknown else ""
     return "\n".join([*lines, f"  in all about {total:.0f} min on one process{more}"])
+
+
+def expected_seconds(study: Study, steps: Iterable[Step]) -> dict[str, float | None]:
+    """Return, by the steps' keys, the median of what the kept stages of their kind took (None: not known)."""
+    kinds = {_kind(step): step.stage.name for step in steps}
+    took = {name: study.cache.seconds(name) for name in set(kinds.values())}
+    typical = {}
+    for (verb, mode), name in kinds.items():
+        seconds = [s for p, s in took[name] if not mode or p.get("mode", "monte_carlo") == mode]
+        typical[verb, mode] = median(seconds) if seconds else None
+    return {step.stage.key: typical[_kind(step)] for step in steps}
+
+
+def _kind(step: Step) -> tuple[str, str]:
+    """Return a step's verb, and the mode of its certificates: what steps of like duration share."""
+    return step.verb, step.args[1].mode if step.verb == "certificates" else ""
 
 
 def compute(study: Study, step: Step) -> None:

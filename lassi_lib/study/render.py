@@ -10,7 +10,7 @@ import base64
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,34 +20,48 @@ MAX_BYTES = 2_000_000  # of one page
 _ACTIVE = ("script", "style", "link", "meta", "base", "iframe", "object", "embed", "form", "video", "audio")
 _LOADING = ("src", "srcset", "href", "xlink:href", "data", "poster", "background")
 _PICTURES = ("image/svg+xml", "image/png", "image/jpeg")
+_FOLDER = {"table": "tables", "figure": "figures", "rows": "certificates"}  # of ll.save_...
 _CSS = """
-:root{--bg:#fff;--fg:#1f2328;--soft:#57606a;--line:#d0d7de;--box:#f6f8fa;--link:#0550ae;--good:#116329;
---bad:#b3261e;color-scheme:light dark}
+:root{--bg:#fff;--fg:#1f2328;--soft:#57606a;--line:#d0d7de;--box:#f6f8fa;--shade:#8c959f66;--link:#0550ae;
+--good:#116329;--bad:#b3261e;--warn:#7d4e00;color-scheme:light dark}
 @media (prefers-color-scheme:dark){:root{--bg:#14171c;--fg:#e6e9ee;--soft:#a3acb8;--line:#3a424d;
---box:#1e232b;--link:#86b7ff;--good:#6fd18b;--bad:#ff938a}}
+--box:#1e232b;--shade:#0009;--link:#86b7ff;--good:#6fd18b;--bad:#ff938a;--warn:#e3b341}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--fg);font:1rem/1.6 system-ui,sans-serif}
 body>*{max-width:58rem;margin:0 auto;padding:0 1rem;overflow-wrap:anywhere}
-a{color:var(--link)}nav,footer{color:var(--soft);font-size:.875rem;padding-block:1rem}
+a{color:var(--link)}:focus-visible{outline:3px solid var(--link);outline-offset:2px}
+.skip{position:absolute;left:-99rem}.skip:focus{position:static;display:block;padding:.5rem 1rem}
+nav,footer{color:var(--soft);font-size:.875rem;padding-block:1rem}footer{border-top:1px solid var(--line)}
+main:focus{outline:0}nav ul{margin:.3rem 0;padding-left:1.2rem}
 h1,h2,h3{line-height:1.25;margin:1.6em 0 .5em}h1{font-size:1.8rem;margin-top:.6em}
-img{max-width:100%;height:auto}figure{margin:1rem 0}figure img,.entries img{background:#fff;border-radius:6px}
+img{max-width:100%;height:auto}figure{margin:1rem 0;overflow-x:auto}
+figure img,.entries img{background:#fff;border-radius:6px;display:block}
 pre,code{font:.85rem/1.5 ui-monospace,Menlo,Consolas,monospace}:not(pre)>code{background:var(--box)}
-pre{margin:.5rem 0;overflow-x:auto}.highlight{background:var(--box);border-radius:6px}
-.highlight pre{padding:.6rem}details{margin:.8rem 0}summary{cursor:pointer;color:var(--soft);font-size:.8rem}
-.table{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;font-size:.875rem}
-td.short{white-space:nowrap}
-th,td{padding:.3rem .7rem;border-bottom:1px solid var(--line);overflow-wrap:normal;text-align:left}
+pre{margin:.5rem 0;white-space:pre-wrap;overflow-wrap:anywhere}
+.highlight{background:var(--box);border-radius:6px}
+.highlight pre{padding:.6rem}details{margin:.8rem 0}summary{cursor:pointer;color:var(--soft);font-size:.875rem}
+.table{overflow-x:auto;margin:1rem 0;background-image:linear-gradient(to right,var(--bg) 30%,transparent),
+linear-gradient(to left,var(--bg) 30%,transparent),linear-gradient(to right,var(--shade),transparent),
+linear-gradient(to left,var(--shade),transparent);background-position:0 0,100% 0,0 0,100% 0;
+background-repeat:no-repeat;background-size:2.5rem 100%,2.5rem 100%,.7rem 100%,.7rem 100%;
+background-attachment:local,local,scroll,scroll}
+table{border-collapse:collapse;font-size:.875rem}caption{text-align:left;color:var(--soft);padding:.2rem 0}
+td.short{white-space:nowrap}tbody th{font-weight:400}thead th{vertical-align:bottom}
+th,td{padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line);overflow-wrap:normal;text-align:left}
 blockquote{margin:1rem 0;padding:.1rem 1rem;border-left:4px solid var(--line);color:var(--soft)}
 .output_stderr,.output_error{border-left:4px solid var(--line);padding-left:.8rem}
 .alert{border:2px solid var(--bad);padding:.6rem 1rem}.alert,.output_error{border-color:var(--bad)}
 .bad{color:var(--bad);font-weight:600}.good{color:var(--good);font-weight:600}.soft{color:var(--soft)}
+.warn{color:var(--warn)}.files{color:var(--soft);font-size:.875rem;margin:.3rem 0}
 .entries{list-style:none;padding:0}
 .entries>li{display:flex;gap:1.2rem;padding:1.2rem 0;border-top:1px solid var(--line)}
-.entries img{width:15rem;align-self:flex-start}.entries h2,.entries h3{margin:0 0 .3rem;font-size:1.15rem}
-.entries p{margin:.3rem 0}.entries div{min-width:0}
+.entries>.failed{border-left:6px solid var(--bad);padding-left:1rem}
+.entries>li>img,.entries>li>a{flex:none;width:15rem;align-self:flex-start}.entries h2,.entries h3{margin:0 0 .3rem;font-size:1.15rem}
+.entries p{margin:.3rem 0}.entries div{min-width:0}.entries ul{margin:.3rem 0;padding-left:1.2rem}
 dl{display:grid;grid-template-columns:minmax(6rem,max-content) 1fr;gap:.2rem 1.2rem;font-size:.875rem}
 dt{color:var(--soft)}dd{margin:0}
-@media (max-width:40rem){.entries>li{flex-direction:column-reverse}.entries img{width:100%}}
+@media (max-width:40rem){.entries>li{flex-direction:column-reverse}.entries>li>img,.entries>li>a{width:100%}
+figure img{max-width:44rem}}
 """
 
 
@@ -69,6 +83,12 @@ class IndexEntry:
         A figure's path relative to the index, and what it shows.
     artefacts : tuple of str
         Files it declares, relative to the index; those in tables/ and certificates/ are offered.
+    stale : str
+        Why its results are not of the present code and settings; empty if they are.
+    made : str
+        What made it, in a line.
+    before : dict
+        What the replaced run said, if that was something else (`changes.previous`).
     """
 
     name: str
@@ -81,6 +101,9 @@ class IndexEntry:
     picture: str = ""
     alt: str = ""
     artefacts: tuple[str, ...] = ()
+    stale: str = ""
+    made: str = ""
+    before: dict[str, Any] = field(default_factory=dict)
 
 
 def title_of(path: str | Path) -> str:
@@ -125,14 +148,18 @@ def to_html(ipynb: str | Path, html: str | Path, *, note: str = "", index: str =
     exporter = HTMLExporter(template_name="basic", **options)
     soup = BeautifulSoup(exporter.from_notebook_node(notebook)[0], "html.parser")
     _make_inert(soup)
+    _offer_files(soup, html.parent)
     _make_accessible(soup, title)
     _fold_code(soup)
     alert = f'<p class="alert" role="alert"><b class="bad">This notebook failed.</b> {escape(error)}</p>'
-    body = (
-        f"<nav>{link(index, '← All notebooks')}</nav><main>{alert if error else ''}{soup}</main>"
-        f"<footer>{link(ipynb.name, ipynb.name)} {escape(note)}</footer>"
-    )
-    write_page(html, page(title, body))
+    sections = ""
+    for number, heading in enumerate(soup.find_all("h2"), 1):
+        heading["id"] = f"part{number}"
+        sections += f'<li><a href="#part{number}">{escape(heading.get_text())}</a></li>'
+    nav = link(index, "← All notebooks")
+    nav += f"<details><summary>On this page</summary><ul>{sections}</ul></details>" * bool(sections)
+    foot = f"{link(ipynb.name, ipynb.name)}. {escape(note)}"
+    write_page(html, page(title, f"{alert if error else ''}{soup}", nav=nav, foot=foot))
     stem = html.stem.removesuffix(".failed")
     html.with_name(f"{stem}.failed.html" if html.stem == stem else f"{stem}.html").unlink(missing_ok=True)
     size = html.stat().st_size
@@ -141,7 +168,9 @@ def to_html(ipynb: str | Path, html: str | Path, *, note: str = "", index: str =
     )
 
 
-def write_index(folder: str | Path, entries: Sequence[IndexEntry], run_info: dict[str, str]) -> Path:
+def write_index(
+    folder: str | Path, entries: Sequence[IndexEntry], run_info: dict[str, str], up: str = ""
+) -> Path:
     """Write folder/index.html over the pages of a run.
 
     Parameters
@@ -153,43 +182,102 @@ def write_index(folder: str | Path, entries: Sequence[IndexEntry], run_info: dic
     run_info : dict
         'profile' and 'first_line' (one honest sentence on what this run is evidence for), then any
         further facts to list.
+    up : str
+        Where the overview over all profiles is, if there is one.
     """
     folder, title = Path(folder), f"LASSI study: {run_info['profile']}"
     facts = {k: v for k, v in run_info.items() if k not in ("profile", "first_line")}
     listed = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in facts.items())
-    body = (
-        f"<main><h1>{escape(title)}</h1><p>{escape(run_info['first_line'])}</p>"
+    glance = [
+        [
+            f'<a href="#n{escape(quote(e.name))}">{escape(e.title)}</a>',
+            _status(e) + ', <span class="warn">stale</span>' * bool(e.stale),
+            escape(e.outcome if e.ok else ""),
+            f"{e.minutes:.1f}",
+        ]
+        for e in entries
+    ]
+    main = (
+        f"<h1>{escape(title)}</h1><p>{escape(run_info['first_line'])}</p>"
+        f"{table('Notebooks of this profile', ['notebook', 'status', 'verdict', 'minutes'], glance)}"
         f'<ol class="entries">{"".join(_entry(folder, entry) for entry in entries)}</ol>'
         f"<h2>This run</h2><dl>{listed}</dl>"
-        '<p><a href="run.json">run.json</a>: all parameters and versions that made these results</p></main>'
+        '<p><a href="run.json">run.json</a>: all parameters and versions that made these results</p>'
     )
-    write_page(folder / "index.html", page(title, body))
+    nav = link(up, "← All profiles") if up else ""
+    write_page(folder / "index.html", page(title, main, nav=nav))
     return folder / "index.html"
 
 
+def _status(entry: IndexEntry) -> str:
+    return '<b class="good">ok</b>' if entry.ok else '<b class="bad">failed</b>'
+
+
 def _entry(folder: Path, entry: IndexEntry) -> str:
-    """Return one notebook's entry: page, status, verdict, picture, and its tables to download."""
+    """Return one notebook's entry: page, status, verdict, what changed, picture, and its files."""
     stem = f"{entry.name}{'' if entry.ok else '.failed'}"
-    status = '<b class="good">ok</b>' if entry.ok else '<b class="bad">failed</b>'
     text = f"<h2>{link(f'{stem}.html', entry.title)}</h2>"
-    text += f'<p class="soft">{status}, {entry.minutes:.1f} minutes, {link(f"{stem}.ipynb", "notebook")}</p>'
+    text += f'<p class="soft">{_status(entry)}, {entry.minutes:.1f} minutes, {link(f"{stem}.ipynb", "notebook")}</p>'
+    if entry.stale:
+        text += f'<p class="warn"><b>stale</b>: {escape(entry.stale)}</p>'
     if entry.error:
         text += f'<p class="bad">{escape(entry.error)}</p>'
     if entry.outcome or entry.text:
         text += f"<p><b>{escape(entry.outcome)}</b> {escape(entry.text)}</p>"
-    for file in map(PurePosixPath, entry.artefacts if entry.ok else ()):  # a failed run's may be stale
-        kinds = (
-            [file.with_suffix(s) for s in (".csv", ".md", ".tex")] if file.parts[0] == "tables" else [file]
-        )
-        offered = [kind for kind in kinds if (folder / kind).is_file()]
-        if file.parts[0] in ("tables", "certificates") and offered:
-            links = ", ".join(link(str(kind), kind.name.partition(".")[2]) for kind in offered)
-            text += f"<p>{escape(file.name.partition('.')[0])}: {links}</p>"
+    text += _changes(entry.before) + _downloads(folder, entry)
+    if entry.made:
+        text += f'<p class="files">{escape(entry.made)}</p>'
     shown = ""
     if entry.ok and entry.picture and (folder / entry.picture).is_file():
-        alt = entry.alt or f"A figure of: {entry.title}"
-        shown = picture(entry.picture, alt)
-    return f"<li>{shown}<div>{text}</div></li>"
+        large = picture(entry.picture, entry.alt or f"A figure of: {entry.title}")
+        shown = f'<a href="{escape(quote(entry.picture))}">{large}</a>'
+    failed = "" if entry.ok else ' class="failed"'
+    return f'<li id="n{escape(entry.name)}"{failed}>{shown}<div>{text}</div></li>'
+
+
+def _downloads(folder: Path, entry: IndexEntry) -> str:
+    """Return links to a notebook's tables (csv, md, tex) and certificates, folded."""
+    lines = []
+    for file in map(PurePosixPath, entry.artefacts if entry.ok else ()):
+        if file.parts[0] in ("tables", "certificates"):
+            lines.append(_links(folder, file.parts[0], file.name.partition(".")[0]))
+    listed = "".join(f"<li>{line}</li>" for line in lines if line)
+    return f"<details><summary>Tables and rows</summary><ul>{listed}</ul></details>" * bool(listed)
+
+
+def _links(folder: Path, kind: str, name: str) -> str:
+    """Return 'NAME: csv, md, tex' with a link to each of these files that is there, or ''."""
+    endings = {"tables": ("csv", "md", "tex"), "certificates": ("csv.gz",), "figures": ("png", "svg")}[kind]
+    there = [e for e in endings if (folder / kind / f"{name}.{e}").is_file()]
+    return f"{escape(name)}: {', '.join(link(f'{kind}/{name}.{e}', e) for e in there)}" if there else ""
+
+
+def _changes(before: dict[str, Any]) -> str:
+    """Return what the replaced run said, beside what this one says, folded."""
+    if not before:
+        return ""
+    said = [before.get("outcome", ""), before.get("verdict", "")] if before["status"] == "ok" else ["failed"]
+    text = f"<p>Commit {escape(before['commit'])} ({escape(before['started'][:10])}): {escape(' '.join(said))}</p>"
+    cells = [[escape(c[k]) for k in ("table", "row", "column", "before", "now")] for c in before["listed"]]
+    if cells:
+        text += table("Changed cells", ["table", "row", "column", "before", "now"], cells)
+    if before["cells"] > len(cells):
+        text += f"<p>and {before['cells'] - len(cells)} further cells</p>"
+    summary = f"Differs from the run before: {before['cells']} cells"
+    return f"<details><summary>{summary}</summary>{text}</details>"
+
+
+def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in a box that scrolls by itself; cells are HTML, the first of a row is its header."""
+    columns = "".join(f'<th scope="col">{h}</th>' if h else "<td></td>" for h in head)
+    lines = "".join(
+        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>'
+        for row in rows
+    )
+    return (
+        f'<div class="table" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
+        f"<caption>{escape(caption)}</caption><thead><tr>{columns}</tr></thead><tbody>{lines}</tbody></table></div>"
+    )
 
 
 def link(path: str, text: str) -> str:
@@ -237,22 +325,64 @@ def _make_inert(soup: Any) -> None:
                 del tag[name]
 
 
+def _offer_files(soup: Any, folder: Path) -> None:
+    """Put links below every code cell to the tables, figures and rows that it saves and that are there."""
+    from bs4 import BeautifulSoup
+
+    for cell in soup.select(".code_cell"):
+        code = cell.select_one(".input")
+        saved = re.findall(
+            r'save_(table|figure|rows)\(.*?"(\d\d_\w+)"', code.get_text() if code else "", re.S
+        )
+        found = [_links(folder, _FOLDER[what], name) for what, name in dict.fromkeys(saved)]
+        if line := "; ".join(filter(None, found)):
+            cell.append(BeautifulSoup(f'<p class="files">{line}</p>', "html.parser"))
+
+
 def _make_accessible(soup: Any, title: str) -> None:
-    """Give every picture a text, every header cell its scope, every wide table its own scrolling."""
+    """Give every picture a text, every table a caption, headers and its own scrolling."""
     for picture in soup.find_all("img"):
         if not picture.get("src"):  # it was to be loaded from outside
             picture.decompose()
         elif picture.get("alt", "").strip() in ("", "No description has been provided for this image"):
-            heading = picture.find_previous(["h1", "h2", "h3", "h4"])
-            picture["alt"] = f"Figure: {heading.get_text() if heading else title}"
+            picture["alt"] = f"Figure: {_heading(picture, title)}"
+    for figure in soup.find_all("figure"):
+        figure["tabindex"] = "0"  # on a small screen it scrolls
     for table in soup.find_all("table"):
+        del table["border"]
+        _drop_empty_index(table)
         for header in table.find_all("th"):
+            if not header.get_text().strip():
+                header.name = "td"  # an empty header would say nothing
+                continue
             header["scope"] = "col" if header.find_parent("thead") else "row"
         for cell in table.find_all("td"):  # numbers with their intervals stay on one line
             if len(cell.get_text()) <= 24:
                 cell["class"] = "short"
-        region = {"class": "table", "tabindex": "0", "role": "region", "aria-label": "Table"}
+        heading = _heading(table, title)
+        if not table.caption:
+            caption = soup.new_tag("caption")
+            caption.string = heading
+            table.insert(0, caption)
+        region = {"class": "table", "tabindex": "0", "role": "region", "aria-label": f"Table: {heading}"}
         table.wrap(soup.new_tag("div", attrs=region))
+
+
+def _heading(tag: Any, title: str) -> str:
+    heading = tag.find_previous(["h1", "h2", "h3", "h4"])
+    return heading.get_text() if heading else title
+
+
+def _drop_empty_index(table: Any) -> None:
+    """Remove the blank column that pandas writes for an index without names; the next one heads the rows."""
+    rows = table.find_all("tr")
+    first = [row.find(["th", "td"]) for row in rows]
+    if any(cell is None or cell.get_text().strip() for cell in first):
+        return
+    for row, cell in zip(rows, first, strict=True):
+        cell.decompose()
+        if head := row.find(["th", "td"]):
+            head.name = "th"
 
 
 def _fold_code(soup: Any) -> None:
@@ -266,16 +396,23 @@ def _fold_code(soup: Any) -> None:
         cell.insert_before(summary)
 
 
-def page(title: str, body: str) -> str:
-    """Return a whole page around a body: styles within, no scripts."""
+def page(title: str, main: str, *, nav: str = "", foot: str = "") -> str:
+    """Return a whole page: styles within, no scripts, landmarks and a way past the navigation."""
     from pygments.formatters import HtmlFormatter
 
     light, dark = (HtmlFormatter(style=s).get_style_defs(".highlight") for s in ("default", "github-dark"))
     css = f"{light}\n@media (prefers-color-scheme:dark){{{dark}}}\n{_CSS}"
+    way = (
+        f'<a class="skip" href="#main">Skip to the content</a><nav aria-label="Study">{nav}</nav>'
+        if nav
+        else ""
+    )
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{css}</style></head>\n<body>{body}</body></html>\n"
+        f"<title>{escape(title)}</title><style>{css}</style></head>\n"
+        f'<body>{way}<main id="main" tabindex="-1">{main}</main>{f"<footer>{foot}</footer>" if foot else ""}'
+        "</body></html>\n"
     )
 
 

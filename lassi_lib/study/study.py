@@ -179,7 +179,7 @@ class Study:
                 checkpoint_path=partial,
             )
             save_glow(folder / "glow.safetensors", glow, {"history": history})
-            return {"device": _device_name(self.device), "history": history}
+            return {"device": device_name(self.device), "history": history}
 
         folder = self.cache.fetch(stage, compute)
         partial.unlink(missing_ok=True)  # the state to resume from is of no more use
@@ -240,7 +240,7 @@ class Study:
                     "images": len(data),
                     "bits_per_dim": bits_per_dim(glow, data.images[:2000], bits=bits, generator=generator),
                     "max_reconstruction_error": float((again - x).abs().max()),
-                    "device": _device_name(self.device),
+                    "device": device_name(self.device),
                 }
             save_file({"z": z, "labels": torch.from_numpy(data.labels)}, folder / "latents.safetensors")
             return facts
@@ -323,7 +323,7 @@ class Study:
                 label=f"encoder {e.label}",
             )
             save_file(representation.state(), folder / "encoder.safetensors")
-            return {"history": history, "device": _device_name(self.device)}
+            return {"history": history, "device": device_name(self.device)}
 
         folder = self.cache.fetch(self._encoder_stage(e), compute)
         return Representation.from_state(load_file(folder / "encoder.safetensors")).to(self.device)
@@ -541,11 +541,12 @@ def _certification_spec(pipeline: Pipeline, sigma_rs: float) -> Any:
     return CertificationSpec(sigma_rs=sigma_rs, **given)
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """Return what a device is called: a GPU's name, or the processor's kind with its threads."""
     import platform
 
     import torch
 
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return torch.cuda.getdevice_name(device)
     return f"{platform.machine()} CPU, {os.cpu_count()} threads"

@@ -61,7 +61,7 @@ def test_rendered_data_are_known_by_version_and_parameters(tmp_path):
         for s in (0, 0, 1)
     ]  # fmt: skip
     assert found[0] == found[1] != found[2]
-    assert "version" in found[0]["renderer"] and found[2]["parameters"]["seed"] == 1
+    assert "version" in found[0]["content"] and found[2]["parameters"]["seed"] == 1
     assert in_words(found[0]) == in_words(found[1]) != in_words(found[2])
     assert not list(tmp_path.iterdir())  # nothing to keep
 

@@ -9,7 +9,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from lassi_lib.errors import StudyError
-from lassi_lib.study import batch, overview, params
+from lassi_lib.study import batch, params, record
 from lassi_lib.study.overview import ROWS, finding, span, write_overview
 from lassi_lib.study.published import published
 from lassi_lib.study.results import save_verdict
@@ -181,7 +181,7 @@ def notebook(path, *cells):
 
 
 def test_a_run_is_stale_when_code_parameters_or_settings_changed_since(tmp_path, monkeypatch):
-    monkeypatch.setattr(overview, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(record, "NOTEBOOKS", tmp_path)
     folder = tmp_path / "demo"
     (folder / "verdicts").mkdir(parents=True)
     given = params.load_notebook_params("demo", CLAIM)

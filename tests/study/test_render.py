@@ -4,9 +4,11 @@ import base64
 import re
 
 import nbformat
+import pandas as pd
 from bs4 import BeautifulSoup
 
-from lassi_lib.study.render import MAX_BYTES, IndexEntry, title_of, to_html, write_index
+from lassi_lib.study.render import MAX_BYTES, IndexEntry, page, title_of, to_html, write_index
+from tests.study.reading import complaints_of_text
 
 V4 = nbformat.v4
 PIXEL = base64.b64encode(b"\x89PNG pretend").decode()
@@ -105,19 +107,94 @@ def test_every_picture_has_the_figures_own_text_or_its_headings(tmp_path):
 
 
 def test_code_is_folded_and_tables_are_accessible(tmp_path):
-    table = "<table><thead><tr><th>a</th></tr></thead><tr><th>x</th><td>1</td></tr></table>"
+    table = "<table border=1><thead><tr><th></th><th>a</th></tr></thead><tr><th>x</th><td>1</td></tr></table>"
     page = page_of(
         tmp_path,
+        V4.new_markdown_cell("# T\n\n## What we find"),
         V4.new_code_cell("n = 2", metadata={"tags": ["injected-parameters"]}),
         V4.new_code_cell("a\nb", outputs=[shown({"text/html": table})]),
         V4.new_code_cell("\n".join("abcdefghijklmn")),
     )
-    folds = page.find_all("details")
+    folds = page.main.find_all("details")
     assert [f.summary.text for f in folds] == ["Parameters of this run", "Code, 2 lines", "Code, 14 lines"]
     assert [f.has_attr("open") for f in folds] == [False, True, False]
     assert all(f.find("pre") and not f.find("table") for f in folds)
-    assert [th["scope"] for th in page.find_all("th")] == ["col", "row"]
-    assert page.table.parent["tabindex"] == "0" and page.table.parent["role"] == "region"
+    assert [(th["scope"], th.text) for th in page.find_all("th")] == [("col", "a"), ("row", "x")]
+    assert page.table.parent["tabindex"] == "0" and page.table.parent["aria-label"] == "Table: What we find"
+    assert page.table.caption.text == "What we find" and not page.table.has_attr("border")
+    assert complaints_of_text(str(page)) == []
+
+
+def test_the_blank_index_of_pandas_is_left_out(tmp_path):
+    table = pd.DataFrame({"task": ["Smiling", "Hat"], "n": [1, 2]}, index=["", ""]).to_html()
+    page = page_of(
+        tmp_path, V4.new_markdown_cell("# T"), V4.new_code_cell("1", outputs=[shown({"text/html": table})])
+    )
+    rows = [[(c.name, c.text) for c in row.find_all(["th", "td"])] for row in page.table.find_all("tr")]
+    assert rows == [
+        [("th", "task"), ("th", "n")], [("th", "Smiling"), ("td", "1")], [("th", "Hat"), ("td", "2")],
+    ]  # fmt: skip
+    named = pd.DataFrame({"n": [1]}, index=["kept"]).to_html()
+    page = page_of(
+        tmp_path, V4.new_markdown_cell("# T"), V4.new_code_cell("1", outputs=[shown({"text/html": named})])
+    )
+    assert page.table.find("th", scope="row").text == "kept"
+
+
+def test_keyboard_and_screen_reader_find_their_way(tmp_path):
+    page = page_of(tmp_path, V4.new_markdown_cell("# T\n\n## One\n\n## Two & three"))
+    first = page.body.find("a")
+    assert first["href"] == "#main" and page.main["id"] == "main"
+    contents = page.nav.find_all("a")[1:]
+    assert [a.text for a in contents] == ["One", "Two & three"]
+    assert [page.select_one(a["href"]).text for a in contents] == ["One", "Two & three"]
+    assert ":focus-visible{outline" in page.style.text
+
+
+def test_files_that_a_cell_saves_are_offered_below_it(tmp_path):
+    for name in ("tables/01_a.csv", "tables/01_a.tex", "figures/01_b.svg", "certificates/01_c.csv.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    code = [
+        'll.save_table(t.drop(columns="x"), folder / "tables", "01_a")\nll.save_rows(r, folder, "01_c")',
+        'll.save_figure(\n    f,\n    folder / "figures",\n    "01_b",\n)',
+        'll.save_table(t, folder / "tables", "01_none")\nprint("01_a")',
+    ]
+    page = page_of(tmp_path, V4.new_markdown_cell("# T"), *map(V4.new_code_cell, code))
+    offered = [[a["href"] for a in p.find_all("a")] for p in page.select("p.files")]
+    assert offered == [
+        ["tables/01_a.csv", "tables/01_a.tex", "certificates/01_c.csv.gz"], ["figures/01_b.svg"],
+    ]  # fmt: skip
+
+
+def luminance(colour):
+    values = [
+        int(c, 16) / 255
+        for c in re.findall("..", colour[1:] if len(colour) == 7 else "".join(2 * c for c in colour[1:]))
+    ]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
+    return sum(w * v for w, v in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_colours_can_be_told_from_their_ground_in_light_and_dark():
+    """WCAG AA: 4.5 to 1 for text, of the page and of highlighted code."""
+    css = BeautifulSoup(page("t", ""), "html.parser").style.text
+    parts = re.split(r"@media \(prefers-color-scheme:dark\)", css)
+    light, dark = (dict(re.findall(r"--(\w+):(#\w+)", part)) for part in parts[1:])
+    assert {"bg", "fg", "soft", "link", "good", "bad", "warn"} <= light.keys() & dark.keys()
+    code = [
+        re.findall(r"\.highlight \.(?!w |err )\w+ \{[^}]*?(?<![-\w])color: (#\w+)", part)
+        for part in parts[:2]
+    ]
+    for scheme, highlighted in ((light, code[0]), (dark, code[1])):
+        assert highlighted
+        texts = [(scheme[n], scheme["bg"]) for n in ("fg", "soft", "link", "good", "bad", "warn")]
+        for colour, ground in [
+            *texts,
+            *((c, scheme["box"]) for c in [*highlighted, scheme["fg"], scheme["soft"]]),
+        ]:
+            low, high = sorted((luminance(colour), luminance(ground)))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (colour, ground)
 
 
 def test_failed_notebook_says_so_once_and_escapes_its_error(tmp_path):
@@ -165,17 +242,45 @@ def test_index_lists_status_verdict_picture_and_existing_tables(tmp_path):
     )
     page = index_of(tmp_path, good, bad)
     loads_nothing(page)
-    first, second = page.find_all("li")
-    assert [a["href"] for a in first.find_all("a")] == [
+    first, second = page.select(".entries > li")
+    assert [a["href"] for a in first.div.find_all("a")] == [
         "01_x.html", "01_x.ipynb", "tables/a.csv", "tables/a.md", "tables/a.tex", "certificates/r.csv.gz",
     ]  # fmt: skip
     assert first.h2.text == "Is it fair?" and "ok, 1.3 minutes" in first.text
     assert "supported 97 % are certified." in first.text
     assert (first.img["src"], first.img["alt"]) == ("figures/f.png", "Bars")
+    assert first.img.parent["href"] == "figures/f.png"  # large
     # what a failed run left behind is not offered as a result
     assert [a["href"] for a in second.find_all("a")] == ["02_y.failed.html", "02_y.failed.ipynb"]
     assert second.select_one("b.bad").text == "failed" and "ValueError: 1" in second.text and not second.img
+    assert second["class"] == ["failed"]
     assert page.p.text == "Rendered faces." and page.dl.text == "devicea <laptop>"
+    glance = [[c.text for c in row.find_all(["th", "td"])] for row in page.table.find_all("tr")][1:]
+    assert glance == [["Is it fair?", "ok", "supported", "1.3"], ["Broken", "failed", "", "0.5"]]
+    assert [page.select_one(a["href"]) for a in page.table.find_all("a")] == [first, second]
+
+
+def test_index_says_what_is_stale_what_changed_and_what_made_it(tmp_path):
+    cell = {
+        "table": "01_verdict",
+        "row": "Smiling / <b>",
+        "column": "accuracy",
+        "before": "81.2",
+        "now": "80.9",
+    }
+    before = {"status": "ok", "outcome": "supported", "verdict": "All.", "commit": "abc", "started": "2026-01-02T03:04",
+              "cells": 3, "listed": [cell]}  # fmt: skip
+    entry = IndexEntry("01_x", "T", True, 1.0, stale="its <code> changed", made="Made then", before=before)
+    page = index_of(tmp_path, entry)
+    (shown,) = page.select(".entries > li")
+    assert "stale: its <code> changed" in shown.text and "Made then" in shown.text
+    assert "ok, stale" in page.table.text
+    fold = next(d for d in shown.find_all("details") if "Differs" in d.summary.text)
+    assert "3 cells" in fold.summary.text and "Commit abc (2026-01-02): supported All." in fold.text
+    assert [c.text for c in fold.tbody.find_all(["th", "td"])] == list(cell.values())
+    assert "and 2 further cells" in fold.text
+    page = index_of(tmp_path, IndexEntry("01_x", "T", True, 1.0))
+    assert "stale" not in page.main.text and "Differs" not in page.main.text
 
 
 def test_index_escapes_hostile_names(tmp_path):
