@@ -29,6 +29,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, NoReturn
 
 from lassi_lib.errors import StudyError, nearest
+from lassi_lib.files import whole
 from lassi_lib.study.artefacts import fault_of
 
 _TYPES = {"int": int, "float": (int, float), "str": str, "bool": bool, "list": list, "dict": dict}
@@ -163,10 +164,10 @@ def execute(
 
     import nbformat
 
-    failed, draft = output.with_suffix(".failed.ipynb"), output.with_suffix(".tmp")
+    failed = output.with_suffix(".failed.ipynb")
     path, obsolete = (failed, output) if error else (output, failed)
-    draft.write_text(nbformat.writes(_clean(notebook, error, scrub)) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    with whole(path) as draft:
+        draft.write_text(nbformat.writes(_clean(notebook, error, scrub)) + "\n", encoding="utf-8")
     obsolete.unlink(missing_ok=True)
     return NotebookOutcome(not error, seconds, error, path, read)
 
