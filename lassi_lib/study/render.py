@@ -7,7 +7,6 @@ body is used, inside a page of our own: no script, no request, light and dark, r
 from __future__ import annotations
 
 import base64
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,8 @@ from html import escape
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
+
+from lassi_lib.files import whole
 
 MAX_BYTES = 2_000_000  # of one page
 _ACTIVE = ("script", "style", "link", "meta", "base", "iframe", "object", "embed", "form", "video", "audio")
@@ -417,7 +418,6 @@ def page(title: str, main: str, *, nav: str = "", foot: str = "") -> str:
 
 
 def write_page(path: Path, text: str) -> None:
-    """Write a page beside its place, then rename it."""
-    draft = path.with_suffix(".tmp")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+    """Write a page, the whole of it or nothing."""
+    with whole(path) as draft:
+        draft.write_text(text, encoding="utf-8")
