@@ -135,6 +135,10 @@ def _audit() -> str:
     return f"{n} numbers in three papers; Merk et al. sum up that theirs lie within 5 % of the originals."
 
 
+def _own() -> str:
+    return "Nothing: it is asked about your own images and classifier; the runs here audit rendered faces."
+
+
 # Number of the notebook, what it asks, what was published.
 ROWS: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("01", "Claim 1: certified fairness rises a lot, accuracy stays", _claim_1),
@@ -147,6 +151,7 @@ ROWS: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("08", "Sensitivity: noise and loss weight", _sensitivity),
     ("09", "Base classifiers: what there is without fairness", _base),
     ("10", "Audit: are the published numbers possible?", _audit),
+    ("11", "Your own: is this classifier fair for this attribute?", _own),
 )
 
 
