@@ -29,13 +29,15 @@ def progress(
     log file, where there is no terminal, a line is written every 30 seconds instead of ten a second. Inside a
     run (`Overall`) there is no second bar: its only line says how far this loop is.
     """
+    terminal = sys.stderr.isatty()
     return (_Inner if _overall else tqdm)(
         iterable,
         total=total,
         desc=label,
         unit=unit,
         disable=_quiet(),
-        mininterval=0.2 if sys.stderr.isatty() else 30.0,
+        mininterval=0.2 if terminal else 30.0,
+        delay=0.0 if terminal else 30.0,
         dynamic_ncols=True,
         leave=False,
     )
@@ -144,7 +146,9 @@ class Overall:
             about = "time left not known yet" if left is None else f"about {_clock(left)} left"
             text = f"{self.n - len(self.left)} of {self.n} steps, {_clock(now - self._begun)} so far, {about}"
             names = [f"{what} ({_clock(now - since)})" for what, since in self.running.values()]
-            return "; now: ".join(filter(None, [text, ", ".join(names)])) + self.inner.rjust(6)
+            return "; now: ".join(filter(None, [text, ", ".join(names)])) + f" {self.inner}" * bool(
+                self.inner
+            )
 
     def _draw(self) -> None:
         with self._lock:
