@@ -6,7 +6,6 @@ smoothed encoder and classifier, with high probability.
 
 from __future__ import annotations
 
-import pickle
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -129,9 +128,9 @@ def certify(
         tempfile.TemporaryDirectory(prefix="lassi-") as folder,
         progress(total=len(z), label=label, unit="point") as bar,
     ):
-        path = Path(folder) / "problem.pickle"
+        path = Path(folder) / "problem.safetensors"
         if workers > 1:
-            path.write_bytes(pickle.dumps(problem))  # read back by our own processes alone
+            problem.save(path)
         for start in range(0, len(z), _HELD):
             held = z[start : start + _HELD]
             with ThreadPoolExecutor(workers) as pool:
@@ -173,7 +172,7 @@ def _certify_elsewhere(path: str, mode: str, job: tuple) -> list[dict[str, Any]]
 
 @lru_cache(maxsize=1)
 def _read(path: str) -> Problem:
-    return pickle.loads(Path(path).read_bytes())
+    return Problem.load(Path(path))
 
 
 @torch.no_grad()

@@ -41,6 +41,15 @@ class Restriction:
         self.tail32 = [w.float() for w, _ in self.tail]
         self.size32 = [w.abs() for w in self.tail32]
 
+    @classmethod
+    def of(cls, U: torch.Tensor, tail: list[tuple[torch.Tensor, torch.Tensor]]) -> Restriction:
+        """Return what `without_first` left of another: its `U` [n, h_1] and `tail`."""
+        same = cls.__new__(cls)
+        same.U, same.tail = U, tail
+        same.tail32 = [w.float() for w, _ in tail]
+        same.size32 = [w.abs() for w in same.tail32]
+        return same
+
     def without_first(self) -> Restriction:
         """Return a copy that cannot do `first` and is a tenth of the size: what other processes need."""
         small = copy(self)

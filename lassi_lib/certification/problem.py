@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
+import torch
 
 from lassi_lib.certification.margins import TOLERANCE, Decision
 from lassi_lib.certification.network import Restriction
 from lassi_lib.certification.spec import CertificationSpec
+from lassi_lib.flow.checkpoint import read_safetensors, write_safetensors
 from lassi_lib.similarity.sets import SimilaritySet
 
 __all__ = ["TOLERANCE", "Problem"]
@@ -40,6 +43,26 @@ class Problem:
     bias: np.ndarray
     spec: CertificationSpec
     seed: int
+
+    def save(self, path: Path) -> None:
+        """Write the problem for other processes: safetensors and JSON, which no one can make run code."""
+        tensors = {"U": self.encoder.U, "vectors": self.similarity.vectors}
+        tensors |= {"weight": torch.from_numpy(self.weight), "bias": torch.from_numpy(self.bias)}
+        for i, (w, b) in enumerate(self.encoder.tail):
+            tensors |= {f"tail.{i}.weight": w, f"tail.{i}.bias": b}
+        names, spec = list(self.similarity.names), asdict(self.spec)
+        write_safetensors(path, tensors, {"names": names, "spec": spec, "seed": int(self.seed)})
+
+    @classmethod
+    def load(cls, path: Path) -> Problem:
+        """Read what `save` wrote, bit for bit."""
+        found, facts = read_safetensors(path, "run again")
+        t = {name: tensor.clone() for name, tensor in found.items()}  # aligned in memory as any other tensor
+        tail = [(t[f"tail.{i}.weight"], t[f"tail.{i}.bias"]) for i in range((len(t) - 4) // 2)]
+        spec = CertificationSpec(**facts["spec"])
+        similarity = SimilaritySet(t["vectors"], spec.epsilon, tuple(facts["names"]))
+        weight, bias = t["weight"].numpy(), t["bias"].numpy()
+        return cls(Restriction.of(t["U"], tail), similarity, weight, bias, spec, facts["seed"])
 
     @cached_property
     def decision(self) -> Decision:
