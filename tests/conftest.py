@@ -1,6 +1,9 @@
 """Where the real data lie, and quiet progress bars."""
 
 import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,3 +36,28 @@ def fairface_root() -> Path:
     if not (SHARED / "fairface" / "train").is_dir():
         pytest.skip(f"real FairFace images are not at {SHARED / 'fairface'}")
     return SHARED / "fairface"
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """The smoke profile's results, computed from an empty cache; returns (output, cache, process)."""
+    base = tmp_path_factory.mktemp("smoke")
+    command = [sys.executable, ROOT / "run_all.py", "--profile", "smoke", "--output", base / "out"]
+    environment = os.environ | {"LASSI_CACHE": str(base / "cache")}
+    command = [*map(str, command), "--device", "cpu", "--workers", "2"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return base / "out", base / "cache", done
+
+
+@pytest.fixture(scope="session")
+def tiny_study(tmp_path_factory):
+    """A study of the smoke profile with few faces; what tests ask of it is kept for the whole session."""
+    from lassi_lib.study.params import load_pipeline
+    from lassi_lib.study.study import Study
+
+    pipeline = load_pipeline("smoke")
+    data = replace(pipeline.data, n_train=300, n_valid=60, n_test=24)
+    return Study(
+        replace(pipeline, data=data), device="cpu", cache=tmp_path_factory.mktemp("cache"), workers=1
+    )

@@ -30,16 +30,6 @@ def contents(folder):
     return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    """The smoke profile's results, computed from an empty cache; returns (output, cache, process)."""
-    base = tmp_path_factory.mktemp("smoke")
-    common = ("--profile", "smoke", "--output", base / "out", "--device", "cpu")
-    done = run(*common, "--workers", 2, LASSI_CACHE=base / "cache")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return base / "out", base / "cache", done
-
-
 def test_the_smoke_profile_leaves_everything_a_reader_opens(smoke):
     output, _, done = smoke
     assert "index.html" in done.stdout

@@ -203,8 +203,9 @@ def _said(a: dict) -> str:
 def certificate_text(view: Any, classes: tuple[str, str] = ("no", "yes")) -> str:
     """Say in a sentence or two what `certificate_figure` shows of one view: its alt text."""
     said = "; ".join(f"{MODE_WORDS[a['mode']]}: {_said(a)}" for a in view.answers.to_dict("records"))
-    text = f"{view.title}, {view.method}, test face {view.index}: {said}."
+    asked = f"epsilon {view.epsilon:g}, sigma_cs {view.sigma_cs:g}"
+    text = f"{view.title.replace('_', ' ')}, {view.method}, test face {view.index}, {asked}: {said}."
     if view.pair is not None:
         here, there = (_name(k, classes) for k in view.classes)
         text += f" Two similar faces are treated differently: {here} and {there}."
-    return text.replace("_", " ")
+    return text

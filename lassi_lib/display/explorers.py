@@ -66,7 +66,7 @@ class FacePicker(w.VBox):
             0, min=0, max=last, description="face number", style=_WIDE, layout={"width": "11em"}
         )
         self.random = w.Button(description="random face", layout={"width": "8em"})
-        self.picture = Picture(self._clicked)
+        self.picture = Picture("lassi-faces", self._clicked)
         super().__init__([w.HBox([self.group, self.page, self.number, self.random]), self.picture])
         self.group.observe(self._regroup, "value")
         self.page.observe(lambda _: self._draw(), "value")
@@ -164,7 +164,7 @@ class GlowExplorer(w.VBox):
         self.played = w.Dropdown(options=names, description="play", style=_WIDE)
         self.reset = w.Button(description="back to t = 0")
         self.upload = w.FileUpload(accept="image/png,image/jpeg,image/webp", description="own image")
-        self.picture, self.said = Picture(), _Said()
+        self.picture, self.said = Picture("lassi-glow"), _Said()
         groups = {"all": range(len(study.latents("test")))}
         for a in names:
             labels = study.labels("test", a)
@@ -282,7 +282,7 @@ class CertificateExplorer(w.VBox):
             readout_format=".3f",
             **slider,
         )
-        self.picture, self.said = Picture(), _Said()
+        self.picture, self.said = Picture("lassi-certificate"), _Said()
         self._judges: dict[Experiment, tuple[Judge, pd.Series]] = {}
         self._face, self._status = 0, pd.Series(dtype=object)
         first = self._experiment()
@@ -369,7 +369,8 @@ class OutlierExplorer(w.VBox):
         pairs = list(dict.fromkeys(zip(means["task"], means["sensitive"], strict=True)))
         words = [(f"{t} / {a}".replace("_", " "), (t, a)) for t, a in pairs]
         self.pair = w.Dropdown(options=words, description="pair", style=_WIDE)
-        self.matrix, self.strips, self.said = Picture(self._clicked), Picture(), _Said()
+        self.matrix, self.strips = Picture("lassi-matrix", self._clicked), Picture("lassi-strips")
+        self.said = _Said()
         for widget in (self.method, self.pair):
             widget.observe(lambda _: self._draw(), "value")
         super().__init__([w.HBox([self.method, self.pair]), self.matrix, self.said, self.strips])
@@ -397,18 +398,13 @@ class OutlierExplorer(w.VBox):
             self.said.say(f"{task} / {attribute} was not asked of {method}: choose another", bad=True)
             return
         row = mine.iloc[0]
-        text = (
-            (
-                f"{task} / {attribute}, {method}: certified {row['certified_fairness']:.1f} % of faces, d_cs / d_rs "
-                f"{row['ratio']:.2f} in the median; phi of the labels {row['phi']:+.2f}, cosine of the vector with the task's "
-                f"normal {row['cos_task']:+.2f}, its length {row['norm_to_spread']:.2f} spreads, {row['positives']:.0f} training "
-                "positives. Below: faces from the smallest d_cs / d_rs to the largest."
-            )
-            .replace("_", " ")
-            .replace("d cs", "d_cs")
-            .replace("d rs", "d_rs")
+        pair = f"{task} / {attribute}".replace("_", " ")
+        self.said.say(
+            f"{pair}, {method}: certified {row['certified_fairness']:.1f} % of faces, d_cs / d_rs {row['ratio']:.2f} in "
+            f"the median; phi of the labels {row['phi']:+.2f}, cosine of the vector with the task's normal "
+            f"{row['cos_task']:+.2f}, its length {row['norm_to_spread']:.2f} spreads of the latents, "
+            f"{row['positives']:.0f} training positives. Below: faces from the smallest d_cs / d_rs to the largest."
         )
-        self.said.say(text)
         group = self._experiments[task, attribute]
         seed = group[0].seed
         found = strips(self._study, [e for e in group if e.seed == seed], self._count)

@@ -33,7 +33,7 @@ export default { render };
 
 
 class Picture(anywidget.AnyWidget):
-    """Shows one figure at a time; `clicked(axes number, x, y)` hears of clicks into its axes.
+    """Shows one figure at a time, in an element of class `name`; `clicked(axes number, x, y)` hears of clicks.
 
     Whatever a click can do must have a control beside it, for those who use no mouse.
     """
@@ -43,8 +43,9 @@ class Picture(anywidget.AnyWidget):
     alt = traitlets.Unicode().tag(sync=True)
     clickable = traitlets.Bool(False).tag(sync=True)
 
-    def __init__(self, clicked: Callable[[int, float, float], None] | None = None) -> None:
+    def __init__(self, name: str, clicked: Callable[[int, float, float], None] | None = None) -> None:
         super().__init__(clickable=clicked is not None)
+        self.add_class(name)
         self._figure: Figure | None = None
         self._clicked = clicked
         self.on_msg(lambda _widget, content, _buffers: self.click(*content))

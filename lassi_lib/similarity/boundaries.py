@@ -75,6 +75,10 @@ class Boundaries:
     b: torch.Tensor
 
     def __getitem__(self, name: str) -> Boundary:
+        if name not in self.names:
+            raise StudyError(
+                f"attribute '{name}' has no boundary: training or validation faces lack one of its classes"
+            )
         k = self.names.index(name)
         return Boundary(self.w[k], float(self.b[k]))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lassi_lib.display.faces import montage, reconstruction_figure, traversal_figure
+from lassi_lib.display.faces import face_at, montage, reconstruction_figure, traversal_figure
 
 RNG = np.random.default_rng(0)
 
@@ -67,3 +67,13 @@ def test_pixels_are_whole_and_fit_a_page(count, size, zoom):
     width = count * (size + 2) - 2
     assert shown.width == pytest.approx(zoom * width, abs=1e-6) and shown.width <= 900
     assert shown.height == pytest.approx(zoom * size, abs=1e-6)
+
+
+@pytest.mark.parametrize("titles", [None, list("abcde")])
+def test_the_face_at_a_place_of_a_montage_is_found(titles):
+    picture, _ = canvas(montage(faces(5), 3, titles))
+    pitch = (len(picture) + 2) // 2
+    for number in range(5):
+        x, y = number % 3 * 18 + 8, number // 3 * pitch + 8
+        assert face_at(x, y, 5, 3, picture.shape) == number
+    assert face_at(45, pitch + 8, 5, 3, picture.shape) is None

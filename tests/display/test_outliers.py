@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lassi_lib.display.outliers import outlier_scatter, strip_figure
+from lassi_lib.display.outliers import outlier_matrix, outlier_scatter, strip_figure
 from lassi_lib.study.outliers import PREDICTORS, regress
 from lassi_lib.study.strips import Strip
 
@@ -63,3 +63,23 @@ def test_every_pair_is_in_every_panel_and_the_asked_ones_are_named():
         assert f"LASSI {rho:.2f}" in axes.get_title(loc="left")
     few = outlier_scatter(means[:2], regress(means[:2], draws=10), [])
     assert "too few pairs" in few.axes[0].get_title(loc="left")
+
+
+def test_the_matrix_shows_every_pair_of_a_method_and_frames_the_chosen_one():
+    cells = [("Smiling", "Bald", 0.5), ("Smiling", "Young", np.inf), ("Attractive", "Bald", 250.0)]
+    means = pd.DataFrame(cells, columns=["task", "sensitive", "ratio"])
+    means = means.assign(certified_fairness=[90.0, 0.0, 12.0], phi=[0.1, -0.2, 0.3], cos_task=0.05)
+    means = pd.concat([means.assign(method=m) for m in ("Naive", "LASSI")])
+    figure = outlier_matrix(means, "LASSI", ("Attractive", "Bald"))
+    panels = [axes for axes in figure.axes if axes.images]
+    assert [[t.get_text() for t in axes.texts] for axes in panels] == [
+        ["0.5", "250", "inf", ""],
+        ["90", "12", "0", ""],
+        ["+0.10", "+0.30", "-0.20", ""],
+        ["+0.05", "+0.05", "+0.05", ""],
+    ]
+    ratio = panels[0].images[0]
+    assert sum(ratio.get_clim()) == 0  # a ratio of 1 has no colour
+    assert ratio.get_array()[0, 0] < 0 < ratio.get_array()[0, 1] < ratio.get_array()[1, 0]
+    assert all(axes.patches[0].get_xy() == (0.5, -0.5) for axes in panels)
+    assert not outlier_matrix(means, "LASSI").axes[0].patches

@@ -1,25 +1,17 @@
 """Faces along a vector: chosen by a rule, and what stands below them is what the modes said."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
 from lassi_lib.errors import StudyError
 from lassi_lib.study.experiment import Experiment, Question
-from lassi_lib.study.params import load_pipeline
 from lassi_lib.study.strips import strip_table, strips
-from lassi_lib.study.study import Study
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    pipeline = load_pipeline("smoke")
-    data = replace(pipeline.data, n_train=300, n_valid=60, n_test=24)
-    return Study(
-        replace(pipeline, data=data), device="cpu", cache=tmp_path_factory.mktemp("cache"), workers=1
-    )
+def study(tiny_study):
+    return tiny_study
 
 
 def asked(*methods, sensitive=("Pale_Skin",)):

@@ -1,0 +1,151 @@
+"""Explorers without a browser: setting a value changes the picture, its alt text and what is said."""
+
+import io
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lassi_lib.display.explorers import certificate_explorer, glow_explorer, outlier_explorer
+from lassi_lib.display.picture import Picture
+from lassi_lib.display.style import StudyFigure
+from lassi_lib.errors import StudyError
+from lassi_lib.study.experiment import Experiment
+from lassi_lib.study.outliers import pair_means, pair_table
+
+
+def asked(*methods, task="Smiling", sensitive=("Pale_Skin",)):
+    return [Experiment("synthfaces", task, sensitive, "mean_difference", m, 0) for m in methods]
+
+
+def state(picture):
+    return picture.alt, picture.src
+
+
+def changed(picture, old):
+    assert picture.alt != old[0] and picture.src != old[1]
+    return state(picture)
+
+
+def test_a_click_is_heard_in_the_data_s_own_coordinates():
+    heard = []
+    picture = Picture("name", lambda *at: heard.append(at))
+    picture.click(0.5, 0.5)  # nothing is shown yet
+    figure = StudyFigure(figsize=(4, 2))
+    left, right = figure.add_axes((0, 0, 0.5, 1)), figure.add_axes((0.5, 0, 0.5, 1))
+    left.set(xlim=(0, 10), ylim=(0, 1))
+    right.set(xlim=(0, 1), ylim=(5, 0))
+    picture.show(figure, "two panels")
+    assert picture.alt == "two panels" and picture.src.startswith("data:image/svg+xml;base64,")
+    picture.click(0.25, 0.25)
+    picture.click(0.75, 0.2)
+    picture.click(1.5, 0.2)
+    assert heard == [(0, pytest.approx(5), pytest.approx(0.75)), (1, pytest.approx(0.5), pytest.approx(1.0))]
+
+
+def test_glow_explorer(tiny_study):
+    explorer = glow_explorer(tiny_study, ["Pale_Skin", "Young"])
+    shown = state(explorer.picture)
+    assert "t = 0" in shown[0] and explorer.said.value == shown[0]
+    explorer.sliders["Young"].value = 0.5
+    explorer.sliders["Pale_Skin"].value = -1.0
+    moved = changed(explorer.picture, shown)
+    assert "Young +0.5" in moved[0] and "Pale Skin -1.0" in moved[0]
+    explorer.kinds.value = ("mean_difference", "random")
+    assert "random: moved by" in changed(explorer.picture, moved)[0]
+    explorer.kinds.value = ("perpendicular",)  # too few pale faces here
+    assert "<b>attribute &#x27;Pale_Skin&#x27; has no boundary" in explorer.said.value
+    explorer.kinds.value = ()
+    assert "at least one kind" in explorer.said.value
+    explorer.reset.click()
+    explorer.kinds.value = ("mean_difference",)
+    assert state(explorer.picture) == shown
+    explorer.played.value = "Young"
+    explorer.play.value = 30
+    assert explorer.sliders["Young"].value == 1.0
+    explorer.faces.picture.click(2.5 / 12, 0.2)
+    assert explorer.faces.number.value == 2 and "test face 2, Young +1.0" in explorer.said.value
+    explorer.faces.random.click()
+    group = next(g for g in explorer.faces.group.options if g.startswith("not Young"))
+    explorer.faces.group.value = group
+    first = np.flatnonzero(tiny_study.labels("test", "Young") == 0)[0]
+    explorer.faces.picture.click(0.01, 0.1)
+    assert explorer.faces.number.value == first
+    with pytest.raises(StudyError, match="none of the attributes"):
+        glow_explorer(tiny_study, [])
+
+
+def test_an_own_image_is_shown_and_not_kept(tiny_study):
+    explorer = glow_explorer(tiny_study, ["Pale_Skin"])
+    shown = state(explorer.picture)
+
+    def drop(content):
+        explorer.upload.value = (
+            {
+                "name": "<b>me",
+                "type": "image/png",
+                "size": 1,
+                "content": memoryview(content),
+                "last_modified": datetime.now(UTC),
+            },
+        )
+        assert explorer.upload.value == ()
+
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 70, 3), dtype=np.uint8)).save(file, "PNG")
+    drop(file.getvalue())
+    own = changed(explorer.picture, shown)
+    assert "own image (not stored)" in own[0]
+    drop(b"no image")
+    assert explorer.said.value.startswith("<b>&lt;b&gt;me is no PNG") and state(explorer.picture) == own
+
+
+def test_certificate_explorer(tiny_study):
+    both = [*asked("Naive", "LASSI"), *asked("LASSI", sensitive=("Pale_Skin", "Young"))]
+    explorer = certificate_explorer(tiny_study, both)
+    assert explorer.faces.group.value.startswith("refuted") and explorer.choices["attribute"].options == (
+        "Pale_Skin",
+    )
+    shown = state(explorer.picture)
+    assert "treated differently" in shown[0] and shown[1].startswith("data:image/svg+xml")
+    explorer.faces.picture.click(1.5 / 12, 0.2)
+    second = changed(explorer.picture, shown)
+    assert "treated differently" in second[0] and explorer.said.value == second[0]
+    explorer.epsilon.value = 0.5
+    small = changed(explorer.picture, second)
+    explorer.sigma_cs.value = 1.3
+    wide = changed(explorer.picture, small)
+    explorer.choices["method"].value = "LASSI"
+    other = changed(explorer.picture, wide)
+    assert "epsilon 0.5, sigma_cs 1.3" in other[0] and "LASSI, test face" in other[0]
+    explorer.sigma_cs.value = explorer.sigma_cs.min
+    assert "Monte Carlo: impossible" in explorer.said.value and "certification: " in explorer.said.value
+    with pytest.raises(StudyError, match="single sensitive attribute"):
+        certificate_explorer(tiny_study, both[2:])
+
+
+def test_a_pair_that_was_not_asked_for_is_said(tiny_study):
+    crossed = [*asked("LASSI"), *asked("Naive", sensitive=("Young",))]
+    explorer = certificate_explorer(tiny_study, crossed)
+    shown = state(explorer.picture)
+    explorer.choices["method"].value = "Naive"
+    assert "was not asked for" in explorer.said.value and state(explorer.picture) == shown
+    explorer.choices["attribute"].value = "Young"
+    assert "Smiling / Young, Naive" in changed(explorer.picture, shown)[0]
+
+
+def test_outlier_explorer(tiny_study):
+    experiments = [*asked("Naive", "LASSI"), *asked("LASSI", sensitive=("Young",))]
+    rows = tiny_study.run(experiments)
+    explorer = outlier_explorer(tiny_study, pair_means(pair_table(tiny_study, rows)), experiments, faces=1)
+    matrix, strips = state(explorer.matrix), state(explorer.strips)
+    assert explorer.method.value == "LASSI" and "framed: Smiling / Pale_Skin" in matrix[0]
+    explorer._clicked(3, 0.2, 1.3)
+    changed(explorer.matrix, matrix)
+    assert explorer.pair.value == ("Smiling", "Young") and "Young" in changed(explorer.strips, strips)[0]
+    assert "Smiling / Young, LASSI: certified" in explorer.said.value and "cosine" in explorer.said.value
+    explorer._clicked(0, 4.0, 0.0)  # beside the cells
+    assert explorer.pair.value == ("Smiling", "Young")
+    explorer.method.value = "Naive"
+    assert "was not asked of Naive" in explorer.said.value
