@@ -117,3 +117,28 @@ def test_a_cell_of_the_matrix_opens_its_pair(run_cells):
     assert strips.get_attribute("src") != faces[1]
     said = page.locator(".widget-html", has_text="Smiling / Bald, LASSI: certified")
     expect(said).to_contain_text("cosine of the vector")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("00", ["glow"]),
+        ("01", ["certificate"]),
+        ("04", ["certificate"]),
+        ("05", ["glow", "certificate", "matrix", "strips"]),
+        ("07", ["certificate"]),
+    ],
+)
+def test_a_whole_notebook_runs_by_hand_with_its_explorers(run_cells, name, shown):
+    page = run_cells(name)
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.jp-InputPrompt')].every((p) => !p.innerText.includes('*'))"
+        " && document.querySelectorAll('.lassi-faces, .lassi-matrix').length > 0",
+        timeout=300 * SECONDS,
+    )
+    for widget in shown:
+        page.wait_for_function(
+            "(name) => document.querySelector(`.lassi-${name} img`)?.naturalWidth > 100", arg=widget
+        )
+    assert page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]').count() == 0
