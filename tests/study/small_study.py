@@ -83,7 +83,9 @@ class Runs:
         environment = os.environ | {"LASSI_QUIET": "1", "OMP_NUM_THREADS": "1"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.server = subprocess.Popen([sys.executable, "-c", _SERVER], cwd=study, env=environment, **pipes)
-        assert self._answer() == "ready"
+        if self._answer() != "ready":
+            self.__exit__()
+            raise RuntimeError("the study cannot be imported")
 
     def __enter__(self):
         return self

@@ -10,9 +10,8 @@ import time
 import pytest
 
 from lassi_lib.study.notebooks import kill_tree
-from tests.study.small_study import NOTEBOOK, Runs, arguments, copy_study
+from tests.study.small_study import Runs, arguments, copy_study
 
-RUNNING = f"running notebook {NOTEBOOK}"
 PROMISED = 5.0  # seconds within which Ctrl-C ends a run
 
 
@@ -34,6 +33,11 @@ def stages(cache):
     }
 
 
+def in_notebook(output):
+    """Return whether everything is computed and a draft of the results is being written."""
+    return list(output.parent.glob(f".{output.name}.*.tmp"))
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
@@ -53,7 +57,7 @@ def uninterrupted(study, runs):
     cache, output = study / "cache", study / "out"
     started = time.monotonic()
     run = runs.start(*arguments(cache, output))
-    run.wait_for(lambda: RUNNING in run.said)
+    run.wait_for(lambda: in_notebook(output))
     computed = time.monotonic()
     assert run.wait() == 0, run.said
     assert len(contents(output)) > 10
@@ -73,7 +77,7 @@ def kill_and_finish(runs, uninterrupted, folder, kills):
         if number < kills // 2:  # half of them before the notebook starts, where finished stages add up
             seconds = chance.uniform(0, before / 4)
         else:
-            run.wait_for(lambda run=run: RUNNING in run.said)
+            run.wait_for(lambda: in_notebook(output))
             seconds = chance.uniform(0, 1.1 * notebook)
         time.sleep(seconds)
         kill_tree(run.pid)
@@ -201,7 +205,7 @@ def test_a_full_cache_is_one_line_and_the_run_goes_on_once_there_is_room(runs, d
     assert not output.exists()
     disk("size=64m")
     run = runs.start(*arguments(cache, output))
-    run.wait_for(lambda: RUNNING in run.said)  # everything is computed: the disk was in no way spoilt
+    run.wait_for(lambda: in_notebook(output))  # everything is computed: the disk was in no way spoilt
     kill_tree(run.pid)
     run.wait()
     assert kept.items() <= stages(cache).items()
