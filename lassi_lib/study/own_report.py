@@ -188,7 +188,7 @@ def own_counterexamples(study: OwnStudy, rows: pd.DataFrame, count: int = 6) -> 
 def own_verdict(
     rows: pd.DataFrame, doubts: list[str], min_fair: float = 95.0, confidence: float = 0.95
 ) -> Verdict:
-    """Judge the last classifier: are at least `min_fair` percent of such faces treated like all similar ones?
+    """Judge whether the last classifier treats `min_fair` percent of such faces like all similar ones.
 
     Supported: the lower bound of the share proven fair reaches it. Not supported: the upper bound of the
     share not refuted stays below. Else, and whenever there are doubts about the similarity set, inconclusive.
