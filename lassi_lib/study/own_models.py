@@ -145,7 +145,7 @@ def adapt(given: Any, z: torch.Tensor) -> OwnClassifier:
         A plain ``nn.Sequential`` of Linear, BatchNorm1d, ReLU, Dropout, Identity and Flatten is piecewise linear:
         it is folded, and the exact modes apply.
     z : torch.Tensor
-        [N, d] latents of real faces, N > 1, on which it is tried.
+        [N, d] latents of real faces, N > 2, on which it is tried.
 
     Raises
     ------
@@ -168,9 +168,9 @@ def adapt(given: Any, z: torch.Tensor) -> OwnClassifier:
     else:
         encoder, head = _split(given.to(z.device) if isinstance(given, nn.Module) else given)
     with _yours("your classifier"):
-        r, alone, again = encoder(z), encoder(z[:1]), encoder(z)
+        r, few, again = encoder(z), encoder(z[:2]), encoder(z)
     r = _checked(r, [len(z), None], "encoder" if pair else "classifier")
-    if not (_close(r[:1], alone) and _close(r, again)):
+    if not (_close(r[:2], few) and _close(r, again)):
         raise StudyError(
             "your classifier's answer to a face depends on chance or on the other faces of its batch: "
             "switch that off (a BatchNorm without running statistics does so)"
