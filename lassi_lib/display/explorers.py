@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _STEPS = np.round(np.linspace(-2, 2, 41), 1)
 _WIDE = {"description_width": "initial"}
-_COLUMNS, _PER_PAGE = 12, 24
+_COLUMNS, _PER_PAGE, _WIDEST = 12, 24, 72
 
 
 class FacePicker(w.VBox):
@@ -107,8 +107,9 @@ class FacePicker(w.VBox):
 
     def _draw(self) -> None:
         shown = self._shown()
-        figure = montage(self._study.dataset("test").images[shown], _COLUMNS, [self._title(i) for i in shown])
-        self.picture.show(figure, f"Test faces to choose from: {', '.join(map(self._title, shown))}")
+        images, titles = self._study.dataset("test").images[shown], [self._title(i) for i in shown]
+        figure = montage(images, _COLUMNS, titles, widest=_WIDEST)
+        self.picture.show(figure, f"Test faces to choose from: {', '.join(titles)}")
 
     def _clicked(self, _: int, x: float, y: float) -> None:
         shown = self._shown()

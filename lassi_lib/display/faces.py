@@ -11,7 +11,9 @@ from lassi_lib.display.style import DPI, StudyFigure
 _GAP, _PAGE = 2, 900  # pixels between images, width of a page
 
 
-def montage(images: np.ndarray, columns: int, titles: Sequence[str] | None = None) -> StudyFigure:
+def montage(
+    images: np.ndarray, columns: int, titles: Sequence[str] | None = None, widest: int = _PAGE
+) -> StudyFigure:
     """Show images in rows of `columns`.
 
     Parameters
@@ -22,11 +24,13 @@ def montage(images: np.ndarray, columns: int, titles: Sequence[str] | None = Non
         Images per row.
     titles : sequence of str, optional
         One short text under each image; texts that are too long for its width run into each other.
+    widest : int
+        Most pixels that a face may be wide on the page; few faces are enlarged up to that.
     """
     images = np.asarray(images)
     rows = [images[i : i + columns] for i in range(0, len(images), columns)]
     captions = [list(titles[i : i + columns]) for i in range(0, len(images), columns)] if titles else None
-    return _strips(rows, captions=captions)
+    return _strips(rows, captions=captions, widest=widest)
 
 
 def reconstruction_figure(originals: np.ndarray, reconstructions: np.ndarray) -> StudyFigure:
@@ -52,7 +56,7 @@ def traversal_figure(strips: Mapping[str, np.ndarray], t: Sequence[float]) -> St
 
 def face_at(x: float, y: float, count: int, columns: int, shape: tuple[int, ...]) -> int | None:
     """Return which of `count` faces of a `montage` lies at (x, y) of its picture [height, width, ...]."""
-    rows = -(-count // columns)
+    rows, columns = -(-count // columns), min(columns, count)
     pitch = ((shape[0] + _GAP) / rows, (shape[1] + _GAP) / columns)  # every row has captions, or none
     number = int(y // pitch[0]) * columns + int(x // pitch[1])
     return number if 0 <= number < count else None

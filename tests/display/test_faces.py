@@ -69,11 +69,20 @@ def test_pixels_are_whole_and_fit_a_page(count, size, zoom):
     assert shown.height == pytest.approx(zoom * size, abs=1e-6)
 
 
+def test_few_faces_are_enlarged_up_to_a_limit():
+    for widest, zoom in ((900, 18), (100, 2), (20, 1)):
+        figure = montage(faces(1, 48), 12, widest=widest)
+        figure.draw_without_rendering()
+        assert figure.axes[0].get_window_extent().width == pytest.approx(zoom * 48, abs=1e-6)
+
+
+@pytest.mark.parametrize("columns", [3, 12])
 @pytest.mark.parametrize("titles", [None, list("abcde")])
-def test_the_face_at_a_place_of_a_montage_is_found(titles):
-    picture, _ = canvas(montage(faces(5), 3, titles))
-    pitch = (len(picture) + 2) // 2
+def test_the_face_at_a_place_of_a_montage_is_found(titles, columns):
+    picture, _ = canvas(montage(faces(5), columns, titles))
+    pitch = (len(picture) + 2) // (2 if columns == 3 else 1)
     for number in range(5):
-        x, y = number % 3 * 18 + 8, number // 3 * pitch + 8
-        assert face_at(x, y, 5, 3, picture.shape) == number
-    assert face_at(45, pitch + 8, 5, 3, picture.shape) is None
+        x, y = number % columns * 18 + 8, number // columns * pitch + 8
+        assert face_at(x, y, 5, columns, picture.shape) == number
+    if columns == 3:
+        assert face_at(45, pitch + 8, 5, columns, picture.shape) is None

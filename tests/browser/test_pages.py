@@ -1,0 +1,71 @@
+"""Rendered pages opened offline: nothing is fetched, every picture is seen and said, text can be read."""
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+# the contrast of every visible text with what it stands on, by the formula of WCAG 2
+CONTRAST = """
+() => {
+  const parse = (text) => (text.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const colour = parse(getComputedStyle(e).backgroundColor);
+      if (colour.length < 4 || colour[3] > 0) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const faults = [];
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const element = texts.currentNode.parentElement, words = texts.currentNode.data.trim();
+    if (!words || !element.checkVisibility()) continue;
+    const [a, b] = [light(parse(getComputedStyle(element).color)), light(behind(element))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < 4.5) faults.push(`${ratio.toFixed(2)}: ${words.slice(0, 40)}`);
+  }
+  return faults;
+}
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_can_be_read_offline(smoke, page, scheme):
+    output, _, _ = smoke
+    page.emulate_media(color_scheme=scheme)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.context.set_offline(True)
+    try:
+        for path in sorted(output.glob("*.html")):
+            page.goto(path.as_uri())
+            pictures = page.locator("img")
+            for k in range(pictures.count()):
+                image = pictures.nth(k)
+                decoded = "(i) => i.decode().then(() => i.naturalWidth)"
+                assert image.evaluate(decoded) > 0 and len(image.get_attribute("alt")) > 10, path.name
+            text = page.locator("body").inner_text()
+            for dead in ("interactive(children=", "Explorer(children=", "Picture("):
+                assert dead not in text, path.name
+            assert page.evaluate(CONTRAST) == [], path.name
+    finally:
+        page.context.set_offline(False)
+    assert not [url for url in asked if not url.startswith(("file:", "data:"))]
+    assert page.complaints == []
+
+
+def test_keys_go_through_a_page_from_top_to_bottom(smoke, page):
+    output, _, _ = smoke
+    page.goto((output / "01_claim1_certified_fairness.html").as_uri())
+    tops, names = [], []
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        top, name = page.evaluate(
+            "() => { const e = document.activeElement; return [e.getBoundingClientRect().top + scrollY, e.tagName] }"
+        )
+        tops.append(top)
+        names.append(name)
+    assert tops == sorted(tops) and names[0] == "A" and {"SUMMARY", "DIV"} <= set(names)
