@@ -18,8 +18,30 @@ from urllib.parse import quote
 from lassi_lib.files import whole
 
 MAX_BYTES = 2_000_000  # of one page
-_ACTIVE = ("script", "style", "link", "meta", "base", "iframe", "object", "embed", "form", "video", "audio")
-_LOADING = ("src", "srcset", "href", "xlink:href", "data", "poster", "background")
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# What a notebook may bring into its page. Of other tags only the text stays, of `_DROPPED` nothing: their
+# content is read by rules of its own, in which text can turn into tags.
+_TAGS = _words(
+    "a abbr b blockquote br caption cite code col colgroup dd del details div dl dt em figcaption figure h1 h2 "
+    "h3 h4 h5 h6 hr i img ins kbd li mark ol p pre q s samp section small span strong sub summary sup table "
+    "tbody td tfoot th thead tr u ul var"
+)
+_DROPPED = _words(
+    "script style iframe object embed noscript noembed noframes plaintext template textarea title xmp svg math "
+    "select video audio link meta base frameset"
+)
+_ATTRIBUTES = _words(
+    "alt align border class colspan dir headers height href id lang open role rowspan scope src start style "
+    "tabindex title type valign width"
+)
+_LINKS, _IMAGES = ("http:", "https:", "mailto:"), ("data:image/png", "data:image/jpeg", "data:image/svg+xml")
+# browsers are told so too: styles of the page's own, pictures within it or beside it, nothing else
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data: file: 'self'; form-action 'none'"
 _PICTURES = ("image/svg+xml", "image/png", "image/jpeg")
 _FOLDER = {"table": "tables", "figure": "figures", "rows": "certificates"}  # of ll.save_...
 _CSS = """
@@ -315,15 +337,32 @@ def _picture_to_html(output: Any) -> None:
 
 
 def _make_inert(soup: Any) -> None:
-    """Remove everything that could run, or load something from outside; plain links stay."""
-    for tag in soup.find_all(_ACTIVE):
-        tag.decompose()
+    """Keep what is known to be harmless: nothing runs, nothing is loaded from outside; plain links stay."""
+    from bs4.element import PreformattedString
+
+    for hidden in soup.find_all(string=lambda text: isinstance(text, PreformattedString)):
+        hidden.extract()  # comments and declarations: a browser may end them earlier than we do
     for tag in soup.find_all(True):
-        for name, value in list(tag.attrs.items()):
-            text = "".join(str(value).split()).lower()
-            outside = name in _LOADING and tag.name != "a" and re.match(r"[a-z]*:?//", text)
-            if name.startswith("on") or outside or text.startswith("javascript:") or "url(" in text:
-                del tag[name]
+        if tag.decomposed:
+            continue
+        if tag.name in _DROPPED:
+            tag.decompose()
+        elif tag.name not in _TAGS:
+            tag.unwrap()
+        else:
+            tag.attrs = {k: v for k, v in tag.attrs.items() if _harmless(tag.name, k, v)}
+
+
+def _harmless(tag: str, name: str, value: Any) -> bool:
+    """Whether an attribute may stay: known, and neither an address nor a style that could run or load."""
+    if name == "style":
+        return re.fullmatch(r"[\w\s:;.%#,-]*", str(value)) is not None
+    if name not in ("href", "src"):
+        return name in _ATTRIBUTES or name.startswith("aria-")
+    text = re.sub(r"[\x00-\x20]", "", str(value)).replace("\\", "/").lower()  # as browsers read it
+    if re.match(r"[^/?#]*:", text):
+        return text.startswith(_LINKS if tag == "a" else _IMAGES)
+    return tag == "a" or not text.startswith("/")
 
 
 def _offer_files(soup: Any, folder: Path) -> None:
@@ -410,6 +449,7 @@ def page(title: str, main: str, *, nav: str = "", foot: str = "") -> str:
     )
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{css}</style></head>\n"
         f'<body>{way}<main id="main" tabindex="-1">{main}</main>{f"<footer>{foot}</footer>" if foot else ""}'
