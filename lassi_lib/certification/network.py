@@ -28,7 +28,7 @@ class Restriction:
     U : torch.Tensor
         float64 [n, h_1].
     tail : list of (W^T [in, out], b [out])
-        The layers after the first, float64; `tail32` holds their W^T in float32, `size32` its absolute values.
+        The layers after the first, float64; in float32 their W^T are `tail32`, and |W^T| `size32`.
     """
 
     def __init__(
