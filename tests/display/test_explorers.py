@@ -1,6 +1,7 @@
 """Explorers without a browser: setting a value changes the picture, its alt text and what is said."""
 
 import io
+import time
 from datetime import UTC, datetime
 
 import numpy as np
@@ -74,6 +75,15 @@ def test_glow_explorer(tiny_study):
     assert explorer.faces.number.value == first
     with pytest.raises(StudyError, match="none of the attributes"):
         glow_explorer(tiny_study, [])
+
+
+def test_a_frame_is_shown_in_a_tenth_of_a_second(tiny_study):
+    explorer, seconds = glow_explorer(tiny_study, ["Young"]), []
+    for _, t in explorer.sliders["Young"].options[:16]:
+        start = time.perf_counter()
+        explorer.sliders["Young"].value = t
+        seconds.append(time.perf_counter() - start)
+    assert sorted(seconds)[2] < 0.1  # of a few: other work on the machine is not the explorer's
 
 
 def test_an_own_image_is_shown_and_not_kept(tiny_study):
