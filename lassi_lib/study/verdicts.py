@@ -42,7 +42,7 @@ class VerdictRule:
         if self.adjust not in ("holm", "none"):
             raise StudyError(f"verdict rule: adjust '{self.adjust}' is unknown: use holm or none")
 
-    def words(self, method: str, baseline: str, n_pairs: int) -> str:
+    def words(self, method: str, baseline: str, n_pairs: int, n_seeds: int) -> str:
         """Return the rule as sentences."""
         several = self.adjust == "holm" and n_pairs > 1
         together = f", at Holm's levels over {n_pairs} pairs" if several else ""
@@ -50,7 +50,7 @@ class VerdictRule:
             f"A pair is supported when the lower {100 * self.confidence:g} % bound of {method}'s gain in "
             f"certified fairness over {baseline} is at least {self.min_fairness_gain:g} points and the upper "
             f"bound of its loss in accuracy at most {self.max_accuracy_loss:g} points (one-sided "
-            f"bounds{together}; seeds and test points both counted, abstentions as errors); not supported "
+            f"bounds{together}, {of_seeds(n_seeds)[1]}; abstentions are errors); not supported "
             "when the opposite bounds show a smaller gain or a larger loss; else inconclusive. The claim is "
             "supported when every pair is, not supported when any pair is not, else inconclusive."
         )
@@ -161,11 +161,11 @@ def _text(
     """Say the outcome, the rule and what limits it; every number comes from the rule or the table."""
     n, m = len(table), int(table["n_seeds"].min())
     tally = ", ".join(f"{(table['outcome'] == o).sum()} {o}" for o in OUTCOMES)
-    text = f"{subject} is {outcome}{of_seeds(m)[0]}: of {n} pairs {tally}. {rule.words(method, baseline, n)}"
+    text = (
+        f"{subject} is {outcome}{of_seeds(m)[0]}: of {n} pairs {tally}. {rule.words(method, baseline, n, m)}"
+    )
     alone = (table["outcome_these_models"] == "supported").sum()
-    if m == 1:
-        text += " With one seed the bounds count test points alone and say nothing of another training."
-    elif alone > (table["outcome"] == "supported").sum():
+    if m > 1 and alone > (table["outcome"] == "supported").sum():
         text += (
             f" Test points alone counted, so for the models as trained, {alone} of {n} pairs are supported:"
         )
