@@ -5,10 +5,14 @@ import re
 
 import nbformat
 import pandas as pd
+import pytest
 from bs4 import BeautifulSoup
 
 from lassi_lib.study.render import MAX_BYTES, IndexEntry, page, title_of, to_html, write_index
+from lassi_lib.study.tables import present
 from tests.study.reading import complaints_of_text
+
+from .hostile_html import EVERY, named
 
 V4 = nbformat.v4
 PIXEL = base64.b64encode(b"\x89PNG pretend").decode()
@@ -295,3 +299,82 @@ def test_index_escapes_hostile_names(tmp_path):
     assert title == page.h2.text == page.img["alt"] == HOSTILE
     assert page.h2.a["href"] == "a%22b%3Ci%3E%23%3F%26.html"
     assert not page.find_all(["i", "laptop"])
+
+
+# ---- hostile texts ------------------------------------------------------------------------------------
+
+PLACES = {
+    "markdown": lambda text: V4.new_markdown_cell(f"x\n\n{text}"),
+    "heading": lambda text: V4.new_markdown_cell(f"## {text}".replace("\n", " ")),
+    "code": lambda text: V4.new_code_cell(text),
+    "html": lambda text: V4.new_code_cell("1", outputs=[shown({"text/html": text})]),
+    "markdown output": lambda text: V4.new_code_cell("1", outputs=[shown({"text/markdown": text})]),
+    "latex": lambda text: V4.new_code_cell("1", outputs=[shown({"text/latex": text})]),
+    "stream": lambda text: V4.new_code_cell("1", outputs=[V4.new_output("stream", text=text)]),
+    "error": lambda text: V4.new_code_cell(
+        "1", outputs=[V4.new_output("error", ename=text, evalue=text, traceback=[f"\x1b[31m{text}"])]
+    ),
+    "picture": lambda text: V4.new_code_cell("1", outputs=[shown({"image/png": text}, {"alt": text})]),
+    "drawing": lambda text: V4.new_code_cell("1", outputs=[shown({"image/svg+xml": text})]),
+    "script": lambda text: V4.new_code_cell(
+        "1", outputs=[shown({"application/javascript": text, "text/plain": text})]
+    ),
+}
+
+
+def hostile_notebook(path, *places):
+    cells = [PLACES[place](named(i, text)) for place in places for i, text in enumerate(EVERY)]
+    return write(path, V4.new_markdown_cell(f"# {EVERY[1]}"), *cells, error=named(0, EVERY[0]))
+
+
+def only_text_is_left(html):
+    """No tag, attribute, address or comment of a page is one of those that hostile texts need."""
+    text = html.read_text()
+    page = BeautifulSoup(text, "html.parser")
+    known = (
+        "a b caption code details div dl dt dd em figure footer h1 h2 h3 img li main nav ol p pre span strong"
+    )
+    known += " summary table thead tbody tr th td ul br"
+    assert {tag.name for tag in page.body.find_all(True)} <= set(known.split())
+    body = text.partition("<body>")[2]
+    assert "<!" not in body and "<?" not in body  # no comment that a browser may end earlier than we do
+    for tag in page.body.find_all(True):
+        attributes = "alt aria-label class data-label href id open role scope src style tabindex title"
+        assert set(tag.attrs) <= set(attributes.split()), tag
+        assert "(" not in tag.get("style", ""), tag
+        for address in (tag.get("href", "x"), tag.get("src", "x")):
+            plain = re.sub(r"[\x00-\x20]", "", address).lower()
+            assert re.match(r"#|data:image/|[\w%.-]*$|figures/", plain), tag
+    return page
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_hostile_text_leaves_more_than_text(tmp_path, place):
+    path = hostile_notebook(tmp_path / "01.ipynb", place)
+    to_html(path, tmp_path / "01.html", note=EVERY[0])
+    only_text_is_left(tmp_path / "01.html")
+
+
+def test_pages_tell_browsers_to_run_and_load_nothing(tmp_path):
+    page_of(tmp_path, V4.new_markdown_cell("# T"))
+    for html in (tmp_path / "01.html", write_index(tmp_path, [], {"profile": "x", "first_line": "y"})):
+        page = BeautifulSoup(html.read_text(), "html.parser")
+        policy = page.find("meta", attrs={"http-equiv": "Content-Security-Policy"})
+        said, order = policy["content"], page.head.find_all(True)
+        assert "default-src 'none'" in said and "script" not in said and "http" not in said
+        assert order.index(policy) < order.index(page.style)  # it rules over what comes after it
+
+
+def test_attribute_names_and_verdicts_are_escaped_wherever_they_are_shown(tmp_path):
+    names = pd.DataFrame({"sensitive": EVERY, **{text: ["x"] * len(EVERY) for text in EVERY}})
+    cell = V4.new_code_cell("1", outputs=[shown({"text/html": present(names).to_html()})])
+    page_of(tmp_path, V4.new_markdown_cell("# T"), cell)
+    page = only_text_is_left(tmp_path / "01.html")
+    assert EVERY[0] in page.table.text and EVERY[1] in page.table.text
+    kinds = ("error", "outcome", "text", "alt", "stale", "made", "picture")
+    entries = [
+        IndexEntry(f"{i}_x", t, i % 2 == 0, 1.0, **dict.fromkeys(kinds, t)) for i, t in enumerate(EVERY)
+    ]
+    write_index(tmp_path, entries, dict.fromkeys(("profile", "first_line", "device", EVERY[0]), EVERY[0]))
+    page = only_text_is_left(tmp_path / "index.html")
+    assert all(text in page.text for text in EVERY[:3])
