@@ -150,6 +150,7 @@ _WHERE = {
     "kind_effects": "study.causes",
     "causes_verdict": "study.causes",
     "OwnStudy": "study.own",
+    "rendered_folder": "study.own",
     "own_setting": "study.own_report",
     "own_fit": "study.own_report",
     "own_vectors": "study.own_report",

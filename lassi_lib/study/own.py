@@ -92,7 +92,7 @@ class OwnStudy(Study):
         self.own = None
         if classifier is not None:
             self.own = adapt(classifier, self.latents("test")[:16].to(self.device))
-            r = self.own.encoder(self.latents("train")[:512].to(self.device)).double()
+            r = self.own.encoder(self.latents("train")[:512].to(self.device)).detach().double()
             noise = MethodParams(sigma_rs=sigma_rs * float(r.var(0).mean().sqrt()))
             self.pipeline = replace(pipeline, methods=pipeline.methods | {YOURS: noise})
 
