@@ -137,3 +137,33 @@ def test_another_config_is_refused(tmp_path, glow):
     save_glow(path, glow, {})
     text = refused(path, config=GlowConfig(32, 2, 3, 16))
     assert "image_size 16 instead of 32, width 8 instead of 16" in text
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("[1]", "damaged"),
+        ("{", "damaged"),
+        ('{"image_size": "64"}', "image_size is 64"),
+        ('{"image_size": 1e9}', "image_size"),
+        ('{"image_size": 1000000000}', "image_size"),
+        ('{"image_size": -4}', "image_size"),
+    ],
+)
+def test_metadata_that_cannot_be_are_refused(tmp_path, glow, config, words):
+    save_file(glow.state_dict(), tmp_path / "a.safetensors", {"config": config})
+    assert words in refused(tmp_path / "a.safetensors")
+
+
+def test_a_tensor_that_claims_more_than_is_stored_is_refused(tmp_path, glow):
+    """A stride of 0 makes gigabytes of four bytes; nothing may be computed from them."""
+    state = glow.state_dict()
+    shape = state["blocks.1.flows.1.invconv.w_s"].shape
+    state["blocks.1.flows.1.invconv.w_s"] = torch.zeros(1).expand(shape)
+    torch.save(state, tmp_path / "model_last.pth")
+    assert "'blocks.1.flows.1.invconv.w_s' is larger than what is stored" in refused(
+        tmp_path / "model_last.pth"
+    )
+    state["blocks.0.flows.0.coupling.net.0.weight"] = torch.zeros(1).expand(10**9, 6, 3, 3)  # a width, then
+    torch.save(state, tmp_path / "model_last.pth")
+    assert "'blocks.0.flows.0.coupling.net.0" in refused(tmp_path / "model_last.pth")
