@@ -1,6 +1,6 @@
 """A copy of the study that runs in seconds, for tests that kill, interrupt and starve it.
 
-The copy holds the library and `run_all.py` as they are, one notebook and a small profile. `Runs` runs its
+The copy holds the library and `run_all.py` as they are, one notebook with one figure and a small profile. `Runs` runs its
 command line in forks of a process that has imported everything, so that a run costs what it computes
 and not the imports before it.
 """
@@ -22,7 +22,7 @@ NOTEBOOK = "01_claim1_certified_fairness"
 SPLITS = {"n_train": 200, "n_valid": 40, "n_test": 16}
 
 _SERVER = """
-import json, os, resource, signal, sys
+import json, os, signal, sys
 sys.path.insert(0, os.getcwd())
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background of a shell ignore it
 import nbconvert, nbformat, pandas, psutil, safetensors.torch, scipy.stats, torch
@@ -42,22 +42,27 @@ for line in sys.stdin:
             for stream in (1, 2):
                 os.dup2(log.fileno(), stream)
         os.environ["LASSI_MARK"] = job["mark"]
-        if job["largest_file"]:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest_file"],) * 2)
         leave(main(job["arguments"]))
     print(pid, flush=True)
 """
 
 
 def copy_study(folder):
-    """Copy the study into `folder`, with 'small' as its only profile."""
+    """Copy the study into `folder`, with 'small' as its only profile and one notebook with one figure."""
     shutil.copytree(ROOT / "lassi_lib", folder / "lassi_lib")
     shutil.copytree(ROOT / "checkpoints", folder / "checkpoints")
     for file in ("run_all.py", "pyproject.toml"):
         shutil.copy(ROOT / file, folder)
     for part in ("notebooks", "params/small"):
         (folder / part).mkdir(parents=True)
-    shutil.copy(ROOT / "notebooks" / f"{NOTEBOOK}.ipynb", folder / "notebooks")
+    notebook = json.loads((ROOT / "notebooks" / f"{NOTEBOOK}.ipynb").read_text())
+    kept = ("tables", "certificates", "verdicts", "figures/01_certified_fairness")  # the verdict's picture
+    notebook["cells"] = [
+        c for c in notebook["cells"] if "save_figure" not in "".join(c["source"]) or kept[-1][8:] in str(c)
+    ]
+    lassi = notebook["metadata"]["lassi"]
+    lassi["artefacts"] = [a for a in lassi["artefacts"] if a.startswith(kept)]
+    (folder / "notebooks" / f"{NOTEBOOK}.ipynb").write_text(json.dumps(notebook))
     for name in ("pipeline", NOTEBOOK):
         given = yaml.safe_load((ROOT / "params" / "smoke" / f"{name}.yaml").read_text())
         if name == "pipeline":
@@ -95,8 +100,8 @@ class Runs:
         self.server.wait(20)
         self.server.stdout.close()
 
-    def start(self, *given, largest_file=0):
-        return Run(self, list(given), largest_file)
+    def start(self, *given):
+        return Run(self, list(given))
 
     def ask(self, **job):
         self.server.stdin.write(json.dumps(job) + "\n")
@@ -110,11 +115,10 @@ class Runs:
 class Run:
     """One run: `said` is what it prints, `code` its exit code once it has ended."""
 
-    def __init__(self, runs, given, largest_file):
+    def __init__(self, runs, given):
         self.runs, self.mark = runs, uuid.uuid4().hex
         self.log = runs.study / f"{self.mark}.log"
-        job = {"arguments": given, "log": str(self.log), "mark": self.mark, "largest_file": largest_file}
-        self.pid = runs.ask(**job)
+        self.pid = runs.ask(arguments=given, log=str(self.log), mark=self.mark)
 
     @property
     def said(self):
