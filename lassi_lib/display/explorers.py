@@ -202,9 +202,8 @@ class GlowExplorer(w.VBox):
         self.sliders[self.played.value].value = float(_STEPS[change["new"]])
 
     def _to_zero(self) -> None:
-        with self.hold_sync():
-            for slider in self.sliders.values():
-                slider.value = 0.0
+        for slider in self.sliders.values():
+            slider.value = 0.0
 
     def _draw(self, change: dict | None = None) -> None:
         if change and change["owner"] is not self.kinds:

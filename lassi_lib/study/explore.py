@@ -145,7 +145,11 @@ class Line:
 
 
 def moved_frames(
-    study: Study, attributes: Iterable[str], kinds: Sequence[str] = (), t: Sequence[float] = (-1, 1), most: int = 3
+    study: Study,
+    attributes: Iterable[str],
+    kinds: Sequence[str] = (),
+    t: Sequence[float] = (-1, 1),
+    most: int = 3,
 ) -> tuple[np.ndarray, list[Frame]]:
     """Return a test face, float32 [3, S, S], and its frames: attributes x kinds x coefficients t.
 
@@ -158,7 +162,7 @@ def moved_frames(
         found = offered[attribute]
         for kind in [k for k in kinds if k in found] or found[:1]:
             words = (kind if len(kinds) > 1 else attribute).replace("_", " ")
-            frames += [line.frame({attribute: float(x)}, kind, (), words, f"t = {x:+g}, ") for x in t]
+            frames += [line.frame({attribute: float(x)}, kind, (), words, f"t={x:+g}: ") for x in t]
     return line.frame({}).image, frames
 
 

@@ -57,7 +57,6 @@ def page(chromium):
     tab.on("pageerror", lambda error: tab.complaints.append(str(error)))
     tab.on("console", lambda line: tab.complaints.append(line.text) if line.type == "error" else None)
     yield tab
-    tab.screenshot(path=os.environ["LASSI_SHOT"]) if "LASSI_SHOT" in os.environ else None
     tab.close()
 
 
@@ -82,6 +81,9 @@ def lab(chromium, stages, tmp_path_factory):
     environment |= {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     notebooks = base / "notebooks"
     notebooks.mkdir()
+    quiet = base / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    quiet.parent.mkdir(parents=True)
+    quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
     options = [f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1", f"--IdentityProvider.token={TOKEN}"]
     options += [
         "--no-browser",

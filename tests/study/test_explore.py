@@ -65,7 +65,7 @@ def test_only_kinds_that_can_be_made_here_are_offered(tiny_study):
     )
     assert face.shape == (3, 48, 48)
     assert [(f.title, f.note) for f in frames] == [
-        (title, note) for title in ("mean difference", "random") for note in ("t = -1, ", "t = +1, ")
+        (title, note) for title in ("mean difference", "random") for note in ("t=-1: ", "t=+1: ")
     ]
     assert len({round(f.distance, 2) for f in frames}) == 1  # the control has the vector's length
 
