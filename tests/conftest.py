@@ -1,6 +1,7 @@
 """Where the real data lie, and quiet progress bars."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -40,14 +41,33 @@ def fairface_root() -> Path:
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
-    """The smoke profile's results, computed from an empty cache; returns (output, cache, process)."""
+    """The smoke profile's results, computed from an empty cache without a network (`tests/unplugged`).
+
+    Returns (output, cache, process); what was tried to reach stands in 'calls' beside the output.
+    """
     base = tmp_path_factory.mktemp("smoke")
     command = [sys.executable, ROOT / "run_all.py", "--profile", "smoke", "--output", base / "out"]
-    environment = os.environ | {"LASSI_CACHE": str(base / "cache")}
+    environment = os.environ | {"LASSI_CACHE": str(base / "cache"), "LASSI_CALLS": str(base / "calls")}
+    paths = (str(ROOT / "tests" / "unplugged"), environment.get("PYTHONPATH"))
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     command = [*map(str, command), "--device", "cpu", "--workers", "2"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return base / "out", base / "cache", done
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory) -> Path:
+    """The committed results with all their pages made anew, by the code as it is."""
+    from lassi_lib.study.overview import write_overview
+    from lassi_lib.study.record import write_again
+
+    results = tmp_path_factory.mktemp("rendered") / "results"
+    shutil.copytree(ROOT / "results", results, ignore=shutil.ignore_patterns("*.html"))
+    (results / "index.html").touch()  # pages lead to it
+    write_again(results)
+    write_overview(results)
+    return results
 
 
 @pytest.fixture(scope="session")
