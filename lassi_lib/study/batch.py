@@ -104,8 +104,15 @@ def run_profile(args: argparse.Namespace) -> int:
         study.glow()  # a damaged one is noticed here
     for step in again:
         study.cache.remove(step.stage)
+
+    def told(step: Step) -> None:
+        if args.verbose:
+            say(f"  {step}: {study.cache.record(step.stage)['seconds']:.1f} s")
+
+    if args.verbose:
+        print(describe(study, steps))
     with Overall(_durations(study, steps, pipeline, names, output), workers=args.workers):
-        work_through(study, steps, workers=args.workers, scheduler=args.scheduler)
+        work_through(study, steps, workers=args.workers, scheduler=args.scheduler, told=told)
         facts, seconds = study.facts(), study.seconds(_experiments(study, params))
         made = made_by(started, device_name(study.device), data_checksums(study))
         with drafted(output) as draft:

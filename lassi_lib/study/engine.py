@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,14 @@ class Where:
     device: str
 
 
-def work_through(study: Study, steps: Iterable[Step], *, workers: int = 1, scheduler: str = "") -> int:
+def work_through(
+    study: Study,
+    steps: Iterable[Step],
+    *,
+    workers: int = 1,
+    scheduler: str = "",
+    told: Callable[[Step], None] = lambda step: None,
+) -> int:
     """Compute all steps that are not kept yet; return how many there were.
 
     Parameters
@@ -53,6 +60,8 @@ def work_through(study: Study, steps: Iterable[Step], *, workers: int = 1, sched
         More than 1 starts a local Dask cluster of as many processes (one per GPU on CUDA).
     scheduler : str
         A running Dask cluster to use instead: tcp://host:port, or its scheduler file (.json).
+    told : callable
+        Is told every step that has been computed.
 
     Raises
     ------
@@ -69,19 +78,22 @@ def work_through(study: Study, steps: Iterable[Step], *, workers: int = 1, sched
             own = studies.setdefault(_faces(step.pipeline), study.of(step.pipeline))
             with running(step.stage.key, str(step)):
                 compute(own.of(step.pipeline), step)
+            told(step)
         return len(todo)
     where = Where(str(study.data_root or ""), str(study.cache.root.resolve()), str(study.device))
     client = connect(scheduler) if scheduler else start(workers, where.device)
     try:
         with running("cluster", f"{len(todo)} stages on {scheduler or f'{workers} processes'}"):
-            submit(client, todo, where)
+            submit(client, todo, where, told)
     finally:
         if not isinstance(sys.exception(), KeyboardInterrupt):  # then `leave` ends the workers, in no time
             close(client)
     return len(todo)
 
 
-def submit(client: Client, steps: list[Step], where: Where) -> None:
+def submit(
+    client: Client, steps: list[Step], where: Where, told: Callable[[Step], None] = lambda step: None
+) -> None:
     """Run steps on a cluster, each after its parents; the first error is raised here."""
     from distributed import as_completed
 
@@ -91,10 +103,12 @@ def submit(client: Client, steps: list[Step], where: Where) -> None:
         futures[step.stage.key] = client.submit(
             run_step, step, where, parents, key=f"{step.verb}-{step.stage.key}", priority=-rank
         )
-    keys = {future.key: key for key, future in futures.items()}
+    by_future = {futures[step.stage.key].key: step for step in steps}
     for future in as_completed(list(futures.values())):
         result_of(future)
-        finished(keys[future.key])
+        step = by_future[future.key]
+        finished(step.stage.key)
+        told(step)
 
 
 def result_of(future: Future) -> Any:

@@ -44,16 +44,21 @@ def results(folder):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
-    study = study_in(folder)
-    assert work_through(study, steps_of(study, WANTED)) == 10
+    study, told = study_in(folder), []
+    steps = steps_of(study, WANTED)
+    assert work_through(study, steps, told=told.append) == 10
+    assert told == steps
     return results(folder)
 
 
 def test_two_workers_compute_what_one_process_computes(alone, tmp_path):
-    study = study_in(tmp_path)
-    assert work_through(study, steps_of(study, WANTED), workers=2) == 10
+    study, told = study_in(tmp_path), []
+    steps = steps_of(study, WANTED)
+    assert work_through(study, steps, workers=2, told=told.append) == 10
     assert results(tmp_path) == alone
-    assert work_through(study, steps_of(study, WANTED), workers=2) == 0
+    assert sorted(map(str, told)) == sorted(map(str, steps))
+    assert work_through(study, steps, workers=2, told=told.append) == 0
+    assert len(told) == 10  # what is kept is not computed, so nothing is told
 
 
 def test_a_cluster_started_by_hand_computes_the_same(alone, tmp_path):
