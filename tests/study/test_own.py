@@ -82,6 +82,7 @@ def test_the_folder_is_a_data_set_like_any_other(audited, folder):
     assert (rows["label"].to_numpy() == study.labels("test", "Smiling")[rows["index"]]).all()
     setting = dict(own_setting(study, experiments, ["exact_decision"]).to_numpy().tolist())
     assert setting["classifiers"] == "Naive (seed 0), LASSI (seed 0)"
+    assert setting["flow"] == "the profile's Glow, K = 4, L = 4, width 48"
     assert "400 labelled images" in setting["how they were read"]
 
 
@@ -259,7 +260,7 @@ def test_a_flow_of_ones_own_carries_the_whole_audit(own):
     assert fit["bits/dim"].tolist() == [5.0, 5.0] and fit["largest reconstruction error"][0] == 0
     assert own_doubts(fit, own_vectors(study, experiments[0]), 0.3, 99.9) == []
     assert rows["status"].isin(["VERIFIED", "REFUTED", "PASSED", "UNDECIDED"]).all()
-    assert dict(own_setting(study, experiments, []).to_numpy().tolist())["flow"] == "your own"
+    assert dict(own_setting(study, experiments, []).to_numpy().tolist())["flow"] == "your own module"
     with pytest.raises(StudyError, match="both a checkpoint and a flow"):
         own(flow=Pixels().eval(), checkpoint="x.safetensors")
 
