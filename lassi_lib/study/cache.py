@@ -26,6 +26,9 @@ from typing import Any
 
 from lassi_lib.study.params import ROOT
 
+# what a damaged record may raise
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -136,7 +139,7 @@ class StageCache:
         """Return parameters and seconds of every kept stage of a name whose record can be read."""
         found = []
         for path in self.root.glob(f"{name}/*/stage.json"):
-            with suppress(OSError, ValueError, KeyError, TypeError):
+            with suppress(*_UNREADABLE):
                 record = json.loads(path.read_text())
                 found.append((dict(record["params"]), float(record["seconds"])))
         return found
@@ -161,7 +164,7 @@ class StageCache:
             if odd:
                 return f"{odd[0]} is {'foreign' if odd[0] in there else 'missing'}"
             wrong = [name for name, value in expected.items() if checksum(folder / name) != value]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except _UNREADABLE as error:
             return f"{type(error).__name__} while reading"
         return f"checksum of {wrong[0]}" if wrong else ""
 
