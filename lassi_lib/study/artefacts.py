@@ -17,6 +17,7 @@ RATES = (
     "abstained", "accuracy_baseline", "certified_fairness_baseline",
 )  # fmt: skip
 COUNTS = ("n_seeds", "n_points")
+NOTHING = "nothing certified"  # a row whose rule has nothing to judge (notebook 06)
 
 
 def fault_of(path: str | Path) -> str:
@@ -54,7 +55,8 @@ def _table(path: Path) -> str:
     if path.stem.endswith("_verdict"):
         if "outcome" not in table:
             return "is a verdict's table without a column outcome"
-        words = {column: _outcomes() for column in table if column.startswith("outcome")}
+        known = (*_outcomes(), NOTHING)
+        words = {column: known for column in table if column.startswith("outcome")}
     for column, known in words.items():
         unknown = table.loc[~table[column].isin(known), column] if column in table else []
         if len(unknown):

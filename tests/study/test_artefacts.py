@@ -36,6 +36,7 @@ def folder(tmp_path):
         ("tables/a.csv", "task,certified_fairness\nSmiling,high\n", "certified_fairness"),
         ("tables/a.csv", "task,n_points\nSmiling,0\n", "n_points"),
         ("tables/a_verdict.csv", "task,outcome\nSmiling,supported\n", ""),
+        ("tables/a_verdict.csv", "task,outcome\nSmiling,nothing certified\nBald,supported\n", ""),
         ("tables/a_verdict.csv", "task\nSmiling\n", "without a column outcome"),
         ("tables/a_verdict.csv", "task,outcome\nSmiling,\n", "outcome 'nan'"),
         ("tables/a_verdict.csv", "task,outcome\nSmiling,perhaps\n", "'perhaps'"),
