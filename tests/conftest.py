@@ -50,7 +50,7 @@ def smoke(tmp_path_factory):
     environment = os.environ | {"LASSI_CACHE": str(base / "cache"), "LASSI_CALLS": str(base / "calls")}
     paths = (str(ROOT / "tests" / "unplugged"), environment.get("PYTHONPATH"))
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    command = [*map(str, command), "--device", "cpu", "--workers", "2"]
+    command = [*map(str, command), "--device", "cpu", "--workers", "2", "-v"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return base / "out", base / "cache", done

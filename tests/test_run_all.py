@@ -51,6 +51,14 @@ def test_no_file_of_the_results_names_a_folder_of_this_machine(smoke):
             assert folder.encode() not in content, f"{name} names {folder}"
 
 
+def test_a_talkative_run_names_every_stage_with_its_seconds(smoke):
+    lines = smoke[2].stdout.splitlines()
+    assert any(re.fullmatch(r"  encoder +\d+ stages, +\d+ to compute, .*", line) for line in lines)
+    said = [line for line in lines if re.fullmatch(r"  \w+ .*: \d+\.\d s", line)]
+    for what in ("latents train", "encoder Smiling/Pale_Skin LASSI seed 42", "certificates Smiling/Pale_Skin"):
+        assert any(line.startswith(f"  {what}") for line in said), what
+
+
 def test_tables_have_the_same_columns_as_the_committed_demo(smoke):
     output, _, _ = smoke
     committed = sorted((ROOT / "results" / "demo" / "tables").glob("*.csv"))
