@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("-v", "--verbose", action="store_true", help="say what is computed, stage by stage")
     p.add_argument("--list", action="store_true", help="print profiles, notebooks and expected minutes")
     p.add_argument(
-        "--overview", action="store_true", help="write results/index.html over all profiles, run nothing"
+        "--overview", action="store_true", help="make all pages of results/ and its index anew, run nothing"
     )
     return p
 

@@ -80,7 +80,7 @@ blockquote{margin:1rem 0;padding:.1rem 1rem;border-left:4px solid var(--line);co
 .entries>li{display:flex;gap:1.2rem;padding:1.2rem 0;border-top:1px solid var(--line)}
 .entries>.failed{border-left:6px solid var(--bad);padding-left:1rem}
 .entries>li>img,.entries>li>a{flex:none;width:15rem;align-self:flex-start}.entries h2,.entries h3{margin:0 0 .3rem;font-size:1.15rem}
-.entries p{margin:.3rem 0}.entries div{min-width:0}.entries ul{margin:.3rem 0;padding-left:1.2rem}
+.entries p,.entries details{margin:.3rem 0}.entries div{min-width:0}.entries ul{margin:.3rem 0;padding-left:1.2rem}
 dl{display:grid;grid-template-columns:minmax(6rem,max-content) 1fr;gap:.2rem 1.2rem;font-size:.875rem}
 dt{color:var(--soft)}dd{margin:0}
 @media (max-width:40rem){.entries>li{flex-direction:column-reverse}.entries>li>img,.entries>li>a{width:100%}
@@ -249,7 +249,7 @@ def _entry(folder: Path, entry: IndexEntry) -> str:
         text += f"<p><b>{escape(entry.outcome)}</b> {escape(entry.text)}</p>"
     text += _changes(entry.before) + _downloads(folder, entry)
     if entry.made:
-        text += f'<p class="files">{escape(entry.made)}</p>'
+        text += f"<details><summary>How it was made</summary><p>{escape(entry.made)}</p></details>"
     shown = ""
     if entry.ok and entry.picture and (folder / entry.picture).is_file():
         large = picture(entry.picture, entry.alt or f"A figure of: {entry.title}")
