@@ -22,10 +22,11 @@ from lassi_lib.certification.clouds import Deviations, Layers, Lines, Surfaces, 
 from lassi_lib.certification.margins import lowered, raised
 from lassi_lib.certification.problem import Problem
 from lassi_lib.certification.spec import CertificationSpec, radius_quantile, radius_rank, required_mass
-from lassi_lib.numerics import full_precision
+from lassi_lib.numerics import full_precision, shrinking
 from lassi_lib.streams import numpy_stream
 
 _THREADS = min(8, os.cpu_count() or 1)  # that draw noise and count votes beside the device
+_LEAST = 2**10  # bytes of the smallest budget that is tried when memory runs out
 Smoothed = tuple[torch.Tensor, ...]  # rho [B], center [B, k], inside [B], d_cs [B], origin [B, k], pieces [B]
 
 
@@ -59,6 +60,7 @@ def certify_batch(
         Must know float64.
     budget : int, optional
         Bytes of the device's memory to aim at; by default half of what is free on a GPU, else 1 GiB.
+        A guess: where the memory runs out, half as many are tried.
 
     Returns
     -------
@@ -69,9 +71,11 @@ def certify_batch(
     device = torch.device(device)
     if budget is None:
         budget = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 2**30
-    modes = {"monte_carlo": _monte_carlo, "exact_decision": _exact_decision}
+    if not len(u0):
+        return []
+    certify = {"monte_carlo": _monte_carlo, "exact_decision": _exact_decision}[mode]
     with full_precision():
-        return modes[mode](problem, u0.to(device), indices, budget) if len(u0) else []
+        return shrinking(lambda size: certify(problem, u0.to(device), indices, size), budget, _LEAST)
 
 
 def _monte_carlo(problem: Problem, u0: torch.Tensor, indices: Sequence[int], budget: int) -> list[dict]:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from lassi_lib.data.preprocess import quantise
 from lassi_lib.errors import StudyError
-from lassi_lib.numerics import full_precision
+from lassi_lib.numerics import full_precision, shrinking
 
 
 @dataclass(frozen=True)
@@ -308,8 +308,10 @@ class Glow(nn.Module):
             z [N, d] in the weights' dtype (float32), on x's device.
         """
         with full_precision():
-            parts = [self._encode_batch(b).to(x.device) for b in x.split(batch_size)]
-        return torch.cat(parts)
+            return shrinking(
+                lambda size: torch.cat([self._encode_batch(b).to(x.device) for b in x.split(size)]),
+                batch_size,
+            )
 
     @torch.no_grad()
     def decode(self, z: torch.Tensor, batch_size: int = 128) -> torch.Tensor:
@@ -317,8 +319,10 @@ class Glow(nn.Module):
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise ValueError(f"latents must be [N, {self.latent_dim}], got {list(z.shape)}")
         with full_precision():
-            parts = [self._decode_batch(b).to(z.device) for b in z.split(batch_size)]
-        return torch.cat(parts)
+            return shrinking(
+                lambda size: torch.cat([self._decode_batch(b).to(z.device) for b in z.split(size)]),
+                batch_size,
+            )
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """Return log p(x) [N] in nats, the density of continuous images x [N, 3, S, S].
@@ -395,7 +399,9 @@ def bits_per_dim(
     total = 0.0
     with full_precision():
         for batch in images.split(batch_size):
-            total += glow.log_prob(dequantise(batch, bits, generator)).double().sum().item()
+            x = dequantise(batch, bits, generator)  # drawn once, however often the next line is tried
+            parts = shrinking(lambda size, x=x: [glow.log_prob(b) for b in x.split(size)], batch_size)
+            total += torch.cat(parts).double().sum().item()
     mean = torch.tensor(total / len(images), dtype=torch.float64)
     return nats_to_bits_per_dim(mean, glow.latent_dim, bits).item()
 

@@ -88,9 +88,12 @@ class BaseClassifier(nn.Module):
     def predict(self, x: torch.Tensor, batch_size: int = 256) -> np.ndarray:
         """Return the class of every row of `x` (on any device) in eval mode, int64 [N]."""
         device = next(self.parameters()).device
+
+        def run(size: int) -> list[torch.Tensor]:  # copies: see `embed`
+            return [self(b.to(device, copy=True)).argmax(1).cpu() for b in x.split(size)]
+
         with eval_mode(self), numerics.full_precision():
-            # copies: see `embed`
-            classes = [self(b.to(device, copy=True)).argmax(1).cpu() for b in x.split(batch_size)]
+            classes = numerics.shrinking(run, batch_size)
         return torch.cat(classes).numpy() if classes else np.empty(0, dtype=np.int64)
 
     def state(self) -> dict[str, torch.Tensor]:

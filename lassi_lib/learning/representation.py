@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from lassi_lib.numerics import shrinking
 from lassi_lib.streams import stream_seed
 
 
@@ -126,7 +127,11 @@ class Representation(nn.Module):
 def embed(representation: Representation, z: torch.Tensor, batch_size: int = 1024) -> torch.Tensor:
     """Return R(z) in eval mode, in batches: latents [N, d] -> float32 [N, output] on the CPU."""
     device = representation.linears[0].weight.device
-    # copies, because a product's last bits may depend on where a memory-mapped file starts in memory
-    batches = (batch.to(device, copy=True) for batch in z.split(batch_size))
-    with eval_mode(representation):
+
+    def run(size: int) -> torch.Tensor:
+        # copies, because a product's last bits may depend on where a memory-mapped file starts in memory
+        batches = (batch.to(device, copy=True) for batch in z.split(size))
         return torch.cat([representation(batch).cpu() for batch in batches])
+
+    with eval_mode(representation):
+        return shrinking(run, batch_size)
