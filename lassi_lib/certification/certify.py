@@ -9,9 +9,8 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -159,11 +158,7 @@ def _mapped(problem: Problem, mode: str, path: Path, jobs: list[tuple], workers:
     if workers == 1:
         yield from (_certify_points(problem, mode, *job) for job in jobs)
         return
-    try:
-        yield from processes.pool(workers).map(_certify_elsewhere, repeat(str(path)), repeat(mode), jobs)
-    except BaseException:  # Ctrl-C above all: leave no process at work
-        processes.close(workers)
-        raise
+    yield from processes.mapped(workers, partial(_certify_elsewhere, str(path), mode), jobs)
 
 
 def _certify_elsewhere(path: str, mode: str, job: tuple) -> list[dict[str, Any]]:

@@ -7,12 +7,19 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
+from typing import Any, TypeVar
 
 import psutil
 import torch
 
+from lassi_lib.errors import StudyError
+
+T = TypeVar("T")
+_DEATHS = 3  # of processes, after which we give up
 _PRELOADED = "lassi_lib.certification.certify"
 
 
@@ -28,6 +35,49 @@ def pool(workers: int) -> ProcessPoolExecutor:
     if kind == "forkserver":
         context.set_forkserver_preload([_PRELOADED])  # torch is imported once, not once a worker
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(os.getpid(),))
+
+
+def mapped(workers: int, function: Callable[[Any], T], jobs: Sequence[Any]) -> Iterator[T]:
+    """Yield ``function(job)`` of every job, in order, from the pool.
+
+    Where a process has died, a new pool takes up what is not done.
+
+    Parameters
+    ----------
+    workers : int
+        Size of the pool.
+    function : callable
+        Something that can be pickled.
+    jobs : sequence
+        Its arguments, one each.
+
+    Yields
+    ------
+    object
+        What the function returns.
+
+    Raises
+    ------
+    StudyError
+        If processes die again and again.
+    """
+    done, deaths = 0, 0
+    while done < len(jobs):
+        try:
+            for result in pool(workers).map(function, jobs[done:]):
+                done += 1
+                yield result
+        except BrokenProcessPool:
+            close(workers)
+            deaths += 1
+            if deaths > _DEATHS:
+                raise StudyError(
+                    f"{deaths} times a process over test points was killed, probably for want of memory; "
+                    "what is finished is kept: end what else needs memory and run again"
+                ) from None
+        except BaseException:  # Ctrl-C above all: leave no process at work
+            close(workers)
+            raise
 
 
 def close(workers: int) -> None:
