@@ -4,8 +4,9 @@ import errno
 import os
 
 import pytest
+import torch
 
-from lassi_lib.errors import disk_trouble
+from lassi_lib.errors import mendable
 
 
 def of(code, *where):
@@ -24,14 +25,15 @@ def of(code, *where):
         (of(errno.ENOTDIR, "/here/file"), ["/here/file: Not a directory", "move the file away"]),
         (of(errno.EEXIST, "/here/file"), ["/here/file: File exists", "move the file away"]),
         (of(errno.EISDIR, "/here/file"), ["/here/file: Is a directory", "move the folder away"]),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), ["GPU's memory", "--device cpu"]),
         (
             RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
             ["No space left on device", "free some space"],
         ),
     ],
 )
-def test_trouble_with_the_disk_is_one_line_with_what_to_do(error, words):
-    line = disk_trouble(error)
+def test_trouble_with_the_machine_is_one_line_with_what_to_do(error, words):
+    line = mendable(error)
     assert "\n" not in line and line.endswith("what is finished is kept, the same command goes on")
     for word in words:
         assert word in line
@@ -41,4 +43,11 @@ def test_trouble_with_the_disk_is_one_line_with_what_to_do(error, words):
     "error", [of(errno.ENOENT, "x"), of(errno.EIO), OSError("no number"), RuntimeError("x"), ValueError(28)]
 )
 def test_other_errors_stay_errors(error):
-    assert disk_trouble(error) == ""
+    assert mendable(error) == ""
+
+
+def test_an_errors_text_is_one_printable_line_about_something():
+    assert one_line("a\nb\x1b[31m\u202eü") == "a\\nb\\x1b[31m\\u202eü"
+    assert len(one_line("x" * 5000)) < 810
+    with pytest.raises(StudyError, match=r"^file: key: wrong$"), about("file"), about("key"):
+        raise StudyError("wrong")

@@ -43,6 +43,17 @@ class Folder(NamedTuple):
         return "name a folder that exists, or stay empty"
 
 
+class Empty(NamedTuple):
+    """An empty text: where results go is the batch run's to say."""
+
+    def holds(self, value: str) -> bool:
+        """Whether a value is empty."""
+        return not value
+
+    def __str__(self) -> str:
+        return "be empty here (run_all.py has --output)"
+
+
 Percent = Annotated[float, Between(0, 99.999)]
 Share = Annotated[float, Between(0, 1)]
 Few = Annotated[int, Between(1, 1000)]
@@ -80,6 +91,7 @@ TYPES: dict[str, Any] = {
     "step": list[NotNegative],
     "base_splits": list[Literal["train", "valid", "test"]],
     "device": Literal["auto", "cpu", "cuda"],
+    "output": Annotated[str, Empty()],
 }
 
 

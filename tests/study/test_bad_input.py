@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from lassi_lib.study import batch, params
+from lassi_lib.study import batch, engine, params
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOW = ROOT / "checkpoints" / "synthfaces48.safetensors"
@@ -44,6 +44,7 @@ class Desk:
         self.out.mkdir()
         (self.out / "run.json").write_text("{}")
         monkeypatch.setattr(params, "PARAMS", self.params)
+        monkeypatch.setattr(engine, "_ANSWER", "1s")
         for name in ("OUTPUT", "DATA_ROOT", "DEVICE", "WORKERS"):
             monkeypatch.setenv(f"LASSI_{name}", "")
         monkeypatch.setenv("LASSI_CACHE", str(self.cache))
@@ -184,6 +185,7 @@ def test_pipeline(desk, key, value, words):
         (CLAIM, "confidence", "0,95", ["'confidence'", "float"]),
         (CLAIM, "min_fairness_gain", -3, ["'min_fairness_gain'", "0..99.999"]),
         (CLAIM, "device", "gpu", ["'device'", "auto, cpu, cuda"]),
+        (CLAIM, "output", "/tmp/elsewhere", ["'output'", "be empty", "--output"]),
         (CLAIM, "interactive", 1, ["'interactive'", "bool"]),
         (KINDS, "groups", ["x"], ["'groups[0]'", "dict"]),
         (KINDS, "groups", [{"pair": []}], ["'groups[0].pair'", "did you mean 'pairs'"]),
@@ -340,6 +342,7 @@ def test_a_notebooks_own_parameters_cell(desk, cell, words):
         (["--device", "tpu"], ["--device tpu", "auto, cpu, cuda"]),
         (["--scheduler", "garbage"], ["--scheduler garbage", "tcp://host:port"]),
         (["--scheduler", "http://x; rm -rf /"], ["--scheduler http", "tcp://host:port"]),
+        (["--scheduler", "tcp://127.0.0.1:9"], ["--scheduler tcp://127.0.0.1:9", "no Dask scheduler"]),
         (["--scheduler", "nowhere.json"], ["--scheduler nowhere.json", ".json"]),
         (["--force", "encoders"], ["--force encoders", "did you mean 'encoder'"]),
         (["--keep-going", "--fail-fast"], ["--fail-fast", "not allowed with", "--keep-going"]),
@@ -623,6 +626,19 @@ def test_files_of_fairface(desk, case):
     fairface(desk.folder / "data")
     spoil(desk.folder / "data")
     says(desk.error(*arguments), *words)
+
+
+@pytest.mark.parametrize(("name", "homepage"), [("celeba", "mmlab"), ("fairface", "joojs/fairface")])
+@pytest.mark.parametrize("root", [[], ["--data-root", "/nowhere"], ["--data-root", str(FLOW)]])
+def test_no_data_folder(desk, name, homepage, root):
+    on_real_data(desk, name, [])
+    says(
+        desk.error("--only", "00", *root),
+        homepage,
+        "expected layout",
+        "demo",
+        root[-1] if root else "--data-root",
+    )
 
 
 @pytest.mark.parametrize(("name", "make", "attributes"), [

@@ -36,68 +36,6 @@ def test_every_shipped_profile_and_notebook_loads(name):
         assert notebook in pipeline.minutes or not pipeline.minutes  # none: never run from end to end
 
 
-def set_at(content, path, value):
-    *parents, last = path.split(".")
-    for key in parents:
-        content = content[key]
-    content[last] = value
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "words"),
-    [
-        ("encoder.lerning_rate", 0.1, ["encoder.lerning_rate", "did you mean 'learning_rate'"]),
-        ("encoder.learning_rate", "1e-3", ["encoder.learning_rate", "1.0e-3"]),
-        ("certification.n_center", "1e4", ["certification.n_center", "1.0e+4"]),
-        ("encoder.epochs", 2.5, ["encoder.epochs", "int"]),
-        ("encoder.epochs", True, ["encoder.epochs", "int"]),
-        ("encoder.epochs", 0, ["encoder.epochs", "positive"]),
-        ("encoder.hidden", 512, ["encoder.hidden", "list"]),
-        ("encoder.hidden", [512, "x"], ["encoder.hidden[1]"]),
-        ("glow", 3, ["glow", "section"]),
-        ("glow.flip", "yes please", ["glow.flip", "bool"]),
-        ("data.image_size", 50, ["data.image_size", "2^glow.n_blocks"]),
-        ("data.bits", 9, ["data.bits", "1..8"]),
-        ("methods.LASSI.sigma_rs", 0, ["methods.LASSI.sigma_rs", "positive"]),
-        ("methods.LASSI.sigma", 1.0, ["methods.LASSI.sigma", "sigma_rs"]),
-        ("nonsense", 1, ["nonsense"]),
-    ],
-)
-def test_a_value_that_does_not_fit_names_file_and_key(profile, path, value, words):
-    content, write = profile
-    set_at(content, path, value)
-    with pytest.raises(StudyError) as error:
-        write(content)
-    text = str(error.value)
-    assert "\n" not in text
-    assert "pipeline.yaml" in text
-    for word in words:
-        assert word in text
-
-
-def test_a_missing_key_is_named(profile):
-    content, write = profile
-    del content["methods"]["LASSI"]["sigma_rs"]
-    with pytest.raises(StudyError, match=r"methods\.LASSI\.sigma_rs"):
-        write(content)
-
-
-@pytest.mark.parametrize(
-    ("text", "word"),
-    [
-        ("a: 1\na: 2\n", "twice"),
-        ("a: [1\n", "not valid YAML"),
-        ("- 1\n- 2\n", "key: value"),
-        ("a: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
-        ("", "key: value"),
-    ],
-)
-def test_files_that_are_no_plain_mapping_are_refused(profile, text, word):
-    with pytest.raises(StudyError, match=word) as error:
-        profile[1](text)
-    assert "\n" not in str(error.value)
-
-
 def test_an_unknown_profile_suggests_the_nearest():
     with pytest.raises(StudyError, match="did you mean 'demo'"):
         params.load_pipeline("dmeo")
