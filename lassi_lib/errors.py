@@ -16,6 +16,7 @@ _REMEDIES = {  # what a user can do about an error of the file system
     errno.ENOTDIR: "move the file away that stands where a folder belongs",
     errno.EISDIR: "move the folder away that stands where a file belongs",
 }
+_KEPT = "what is finished is kept, the same command goes on"
 _LIKE = {errno.EDQUOT: errno.ENOSPC, errno.EFBIG: errno.ENOSPC, errno.EPERM: errno.EACCES}
 _LIKE |= {errno.EEXIST: errno.ENOTDIR}
 
@@ -41,18 +42,20 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(known)}" if known else ""
 
 
-def disk_trouble(error: Exception) -> str:
-    """Return one line for an error of the file system that the user can mend, '' for any other.
+def mendable(error: Exception) -> str:
+    """Return one line for an error of the machine that the user can mend, '' for any other.
 
     safetensors reports such errors in its text alone.
     """
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, in training: its batch is part of the result
+        return f"the GPU's memory is too small: end what else uses it, or take --device cpu; {_KEPT}"
     found = re.search(r"\(os error (\d+)\)", str(error))
     code = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
     remedy = _REMEDIES.get(_LIKE.get(code, code))
     if remedy is None:
         return ""
     where = f"{error.filename}: " if getattr(error, "filename", None) else ""
-    return f"{where}{os.strerror(code)}: {remedy}; what is finished is kept, the same command goes on"
+    return f"{where}{os.strerror(code)}: {remedy}; {_KEPT}"
 
 
 @contextmanager

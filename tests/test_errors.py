@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from lassi_lib.errors import mendable
+from lassi_lib.errors import StudyError, about, mendable, one_line
 
 
 def of(code, *where):

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lassi_lib.errors import StudyError, about, disk_trouble, one_line
+from lassi_lib.errors import StudyError, about, mendable, one_line
 from lassi_lib.progress import Overall, running, say
 from lassi_lib.study.cache import held
 from lassi_lib.study.draft import drafted
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted: what is finished is kept, the same command goes on from there", file=sys.stderr)
         return 130
     except Exception as error:
-        if line := disk_trouble(error):  # nothing half-written is left: drafts are removed on the way
+        if line := mendable(error):  # nothing half-written is left: drafts are removed on the way
             print(f"error: {one_line(line)}", file=sys.stderr)
             return 2
         raise

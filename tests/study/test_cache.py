@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lassi_lib.errors import disk_trouble
+from lassi_lib.errors import mendable
 from lassi_lib.study.cache import Stage, StageCache
 from lassi_lib.study.params import ROOT
 
@@ -155,14 +155,14 @@ def test_a_folder_in_the_way_of_a_lock_is_one_clear_line(tmp_path):
     (tmp_path / "locks" / f"thing-{stage.key}").mkdir(parents=True)
     with pytest.raises(OSError) as error:
         StageCache(tmp_path).fetch(stage, Counter())
-    assert "move the folder away" in disk_trouble(error.value)
+    assert "move the folder away" in mendable(error.value)
 
 
 def test_a_file_in_the_way_of_the_cache_is_one_clear_line(tmp_path):
     (tmp_path / "thing").write_text("mine")
     with pytest.raises(OSError) as error:
         StageCache(tmp_path).fetch(Stage("thing", 1, {}), Counter())
-    assert "move the file away" in disk_trouble(error.value)
+    assert "move the file away" in mendable(error.value)
     assert (tmp_path / "thing").read_text() == "mine"
 
 
