@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import time
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -128,6 +130,34 @@ def train_glow(
         return run.go(checkpoint_minutes)
 
 
+def discard_if_damaged(path: str | Path) -> None:
+    """Delete a training's state file that is damaged, with a warning: training then starts afresh."""
+    path = Path(path)
+    if path.exists():
+        try:
+            _read_state(path)
+        except StudyError:
+            path.unlink()
+            warnings.warn(f"training checkpoint {path} is damaged: training starts afresh", stacklevel=2)
+
+
+def _read_state(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    remedy = "delete it to start afresh"
+    tensors, metadata = read_safetensors(path, remedy)
+    digest = _digest(tensors, metadata.get("state"))
+    if metadata.get("digest", digest) != digest:  # older files have none
+        raise StudyError(f"training checkpoint {path} is damaged (its checksum differs): {remedy}")
+    return tensors, metadata
+
+
+def _digest(tensors: dict[str, torch.Tensor], state: Any) -> str:
+    found = hashlib.blake2b(json.dumps(state).encode(), digest_size=8)
+    for name, tensor in sorted(tensors.items()):
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
 class _Run:
     """One training: model, optimiser, position and history, and how they are written to a file."""
 
@@ -220,10 +250,11 @@ class _Run:
             for index, state in self.optimiser.state_dict()["state"].items():
                 tensors |= {f"adam.{index}.{name}": t for name, t in state.items()}
             state = {name: getattr(self, name) for name in ("step", "history", "pending", "mixed")}
-            write_safetensors(self.path, tensors, {"state": state, "identity": self.identity})
+            about = {"state": state, "identity": self.identity, "digest": _digest(tensors, state)}
+            write_safetensors(self.path, tensors, about)
 
     def _load(self) -> None:
-        tensors, metadata = read_safetensors(self.path, "delete it to start afresh")
+        tensors, metadata = _read_state(self.path)
         identity = metadata.get("identity", {})
         other = [k for k, v in self.identity.items() if identity.get(k) != v]
         if other:

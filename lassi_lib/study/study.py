@@ -149,7 +149,7 @@ class Study:
     def _load_glow(self) -> tuple[Glow, dict[str, Any]]:
         from lassi_lib.flow.checkpoint import load_glow, save_glow
         from lassi_lib.flow.glow import GlowConfig
-        from lassi_lib.flow.train import GlowTraining, train_glow
+        from lassi_lib.flow.train import GlowTraining, discard_if_damaged, train_glow
 
         p = self.pipeline.glow
         config = GlowConfig(self.pipeline.data.image_size, p.n_steps, p.n_blocks, p.width, p.affine)
@@ -169,6 +169,7 @@ class Study:
                 "flip",
                 "threads",
             )
+            discard_if_damaged(partial)
             training = GlowTraining(**{k: getattr(p, k) for k in names}, bits=self.pipeline.data.bits)
             glow, history = train_glow(
                 self.dataset("train").images,
@@ -182,7 +183,8 @@ class Study:
             return {"device": device_name(self.device), "history": history}
 
         folder = self.cache.fetch(stage, compute)
-        partial.unlink(missing_ok=True)  # the state to resume from is of no more use
+        if partial.exists():  # the state to resume from is of no more use
+            partial.unlink()
         glow, info = load_glow(folder / "glow.safetensors", config)
         return glow.to(self.device), info
 

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from lassi_lib.errors import StudyError
 from lassi_lib.flow import train
@@ -85,6 +87,29 @@ def test_training_state_of_another_run_or_damaged_is_refused(images, tmp_path):
     with pytest.raises(StudyError, match=r"damaged .*: delete it") as caught:
         train_glow(images, CONFIG, RECIPE, seed=0, checkpoint_path=path)
     assert "\n" not in str(caught.value)
+
+
+def change_a_weight(path):
+    with safe_open(path, framework="pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    tensors["model.blocks.0.flows.0.actnorm.loc"].flatten()[0] += 1e-3
+    save_file(tensors, path, metadata)
+
+
+@pytest.mark.parametrize("damage", [change_a_weight, lambda path: path.write_bytes(path.read_bytes()[:-100])])
+def test_a_damaged_state_is_deleted_with_a_warning_and_training_starts_afresh(images, tmp_path, damage):
+    path = tmp_path / "state.safetensors"
+    whole, _ = train_glow(images, CONFIG, RECIPE, seed=0, checkpoint_path=path)
+    train.discard_if_damaged(path)
+    assert path.exists()
+    damage(path)
+    with pytest.raises(StudyError, match=r"damaged .*: delete it"):
+        train_glow(images, CONFIG, RECIPE, seed=0, checkpoint_path=path)
+    with pytest.warns(UserWarning, match="damaged .*starts afresh"):
+        train.discard_if_damaged(path)
+    assert not path.exists()
+    train.discard_if_damaged(path)
+    assert same(train_glow(images, CONFIG, RECIPE, seed=0, checkpoint_path=path)[0], whole)
 
 
 @pytest.mark.parametrize("rate", [1e12, float("inf")])
