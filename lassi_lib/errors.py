@@ -67,7 +67,12 @@ def about(what: str) -> Iterator[None]:
         raise StudyError(f"{what}: {error}") from None
 
 
+def printable(text: str) -> str:
+    """Return a text with control characters written out: no name may move the cursor or colour the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def one_line(error: object) -> str:
-    """Return a text as one printable line: a hostile name must not move the cursor or colour the terminal."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(error))
+    """Return an error's text as one printable line, shortened where it is very long."""
+    text = printable(str(error))
     return text if len(text) <= 800 else f"{text[:400]} ... {text[-397:]}"

@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -256,8 +257,8 @@ def _read_official(indices: np.ndarray, path: Path, image_size: int, label: str)
     images = torch.empty(len(indices), 3, image_size, image_size, dtype=torch.uint8)
     try:
         with h5py.File(path, "r") as file:
-            pictures, labels = file["images"], file["labels"][()]
-            _check_official(path, pictures.shape, labels)
+            pictures = file["images"]
+            _check_official(path, pictures.shape, file["labels"])
             step = (pictures.chunks or (1,))[0]
             order = np.argsort(indices, kind="stable")
             cuts = np.flatnonzero(np.diff(indices[order] // step)) + 1
@@ -266,15 +267,15 @@ def _read_official(indices: np.ndarray, path: Path, image_size: int, label: str)
                 start = int(indices[rows[0]] // step * step)
                 block = torch.from_numpy(pictures[start : start + step][indices[rows] - start])
                 images[torch.from_numpy(rows)] = resize_and_crop(block.permute(0, 3, 1, 2), image_size)
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, AttributeError) as error:  # the last: a group where an array belongs
         raise StudyError(f"{path} cannot be read ({error}): get it again from {HOMEPAGE}") from None
     return images
 
 
-def _check_official(path: Path, shape: tuple[int, ...], labels: np.ndarray) -> None:
+def _check_official(path: Path, shape: tuple[int, ...], labels: Any) -> None:
     """Refuse a file whose labels, replaced by their ranks as in the ECCV code, are not in the known order."""
     if tuple(shape) == (N_IMAGES, 64, 64, 3) and labels.shape == (N_IMAGES, 6):
-        ranks = [np.unique(column, return_inverse=True)[1] for column in labels.T]
+        ranks = [np.unique(column, return_inverse=True)[1] for column in labels[()].T]
         if np.array_equal(np.stack(ranks, axis=1), factors_of(np.arange(N_IMAGES))):
             return
     raise StudyError(f"{path} is not the official {FILE} (images or labels differ): get it from {HOMEPAGE}")

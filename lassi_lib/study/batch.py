@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lassi_lib.errors import StudyError, about, mendable, one_line
+from lassi_lib.errors import StudyError, about, mendable, one_line, printable
 from lassi_lib.progress import Overall, running, say
 from lassi_lib.study.cache import held
 from lassi_lib.study.draft import drafted
@@ -71,7 +71,7 @@ def print_list() -> None:
     """Print every profile with its notebooks and expected minutes."""
     for profile in profiles():
         pipeline = load_pipeline(profile)
-        print(f"{profile}: {pipeline.description}")
+        print(f"{profile}: {printable(pipeline.description)}")
         for name in notebooks_of(profile):
             print(f"  {name:36s} {_minutes(pipeline, name)}")
 
@@ -122,9 +122,8 @@ def run_profile(args: argparse.Namespace) -> int:
             write_pages(runs, run, draft, output)
     for name in runs:
         entry = run["notebooks"][name]
-        print(
-            f"{name}: {entry['status']} in {entry['minutes']:.1f} min. {entry['verdict'] or entry['error']}"
-        )
+        said = printable(entry["verdict"] or entry["error"])
+        print(f"{name}: {entry['status']} in {entry['minutes']:.1f} min. {said}")
     if output.parent == RESULTS:
         from lassi_lib.study.overview import write_overview
 
@@ -165,7 +164,7 @@ def _experiments(study: Study, params: dict[str, dict]) -> list[Experiment]:
 
 
 def _announce(args: argparse.Namespace, pipeline: Pipeline, names: list[str]) -> None:
-    print(f"profile {args.profile}: {pipeline.description}", flush=True)
+    print(f"profile {args.profile}: {printable(pipeline.description)}", flush=True)
     for name in names:
         print(f"  {name}: {_minutes(pipeline, name)}", flush=True)
 
@@ -224,7 +223,7 @@ def _execute(
         else:
             for left in set(files_of(draft, name, declared)) - {outcome.path}:
                 left.unlink()  # it may have written some of its files before it failed
-            say(f"FAILED notebook {name}: {outcome.error}\n  what it printed: {_shown(log)}")
+            say(f"FAILED notebook {name}: {printable(outcome.error)}\n  what it printed: {_shown(log)}")
         return outcome
 
     before = os.environ.get("LASSI_OUTPUT", "")

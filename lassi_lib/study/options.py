@@ -26,19 +26,21 @@ SCHEDULER = r"(tcp|tls|ws|wss|ucx)://([^\s/:]+|\[[\da-fA-F:.]+\])(:\d+)?"
 OURS = ("lassi_lib", "notebooks", "params", "tests", "docs", "benchmarks", "checkpoints", "saved_models")
 _EPILOG = (
     "LASSI_OUTPUT, LASSI_CACHE, LASSI_DATA_ROOT, LASSI_DEVICE and LASSI_WORKERS stand for the options of "
-    "these names where they are not given. Exit codes: 0 all verdicts written, 1 a notebook failed, 2 a "
+    "these names where they are not given; LASSI_QUIET=1 shows no progress. Exit codes: 0 all verdicts written, 1 a notebook failed, 2 a "
     "mistake in options, parameters or files, 130 interrupted."
 )
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """A command line whose mistakes are a `StudyError`, not a page of usage."""
+
     def error(self, message: str) -> NoReturn:
         raise StudyError(f"{message.removeprefix('argument ')} (see --help)")
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    p = _Parser(
+    p = Parser(
         prog="run_all.py",
         description="Run the LASSI reproducibility study.",
         epilog=_EPILOG,

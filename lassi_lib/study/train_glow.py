@@ -6,27 +6,27 @@ fails if that is above the profile's bound (`glow.bits_per_dim_at_most`).
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 from pathlib import Path
 
-from lassi_lib.errors import StudyError
+from lassi_lib.errors import StudyError, one_line
+from lassi_lib.study.options import Parser
 from lassi_lib.study.params import load_pipeline
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code (1: the bound was missed, 2: user's mistake)."""
-    p = argparse.ArgumentParser(prog="python -m lassi_lib.study.train_glow", description=__doc__)
+    p = Parser(prog="python -m lassi_lib.study.train_glow", description=__doc__)
     p.add_argument("--profile", default="demo", help="whose data and flow (default: demo)")
     p.add_argument("--data-root", default="", metavar="DIR", help="folder of the data set's official files")
     p.add_argument("--output", required=True, metavar="FILE", help="checkpoint to write (.safetensors)")
     p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    args = p.parse_args(argv)
     try:
+        args = p.parse_args(argv)
         return train(args.profile, args.data_root, Path(args.output), args.device)
     except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the last saved step", file=sys.stderr)

@@ -649,3 +649,19 @@ def test_the_data_folders_that_the_cases_spoil_are_in_order(desk, name, make, at
     make(desk.folder / "data")
     common = ["--profile", "smoke", "--device", "cpu", "--output", desk.out, "--dry-run"]
     assert batch.main([str(a) for a in (*common, *arguments)]) == 0
+
+
+def test_a_damaged_training_image_is_one_line_too_and_results_stay(desk):
+    """It is found when the images are read, not before; what was computed until then is kept."""
+    arguments = on_real_data(desk, "celeba", ["Smiling", "Young"])
+    celeba(desk.folder / "data")
+    (desk.folder / "data" / "img_align_celeba" / "000001.jpg").write_bytes(b"no image")
+    before = {p for p in desk.written() if p.is_relative_to(desk.out)}
+    code = batch.main(
+        ["--profile", "smoke", "--device", "cpu", "--output", str(desk.out), *map(str, arguments)]
+    )
+    lines = desk.capsys.readouterr().err.splitlines()
+    assert code == 2 and len(lines) == 1
+    says(lines[0], "error: ", "000001.jpg", "not a readable image", "get it again or remove it")
+    assert {p for p in desk.written() if p.is_relative_to(desk.out)} == before
+    assert not list(desk.cache.rglob("*.tmp"))
