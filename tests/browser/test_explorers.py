@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+# the limit is the test's own: the first one to ask for the smoke profile waits for its run
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(120, func_only=True)]
 SECONDS = 1_000
 START = 90 * SECONDS  # a kernel that imports torch, on a busy machine
 
@@ -120,6 +121,7 @@ def test_a_cell_of_the_matrix_opens_its_pair(run_cells):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400, func_only=True)
 @pytest.mark.parametrize(
     ("name", "shown"),
     [

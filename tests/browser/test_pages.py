@@ -2,7 +2,7 @@
 
 import pytest
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(120, func_only=True)]  # without the smoke run itself
 
 # the contrast of every visible text with what it stands on, by the formula of WCAG 2
 CONTRAST = """
