@@ -105,7 +105,7 @@ def test_a_damaged_state_is_deleted_with_a_warning_and_training_starts_afresh(im
     damage(path)
     with pytest.raises(StudyError, match=r"damaged .*: delete it"):
         train_glow(images, CONFIG, RECIPE, seed=0, checkpoint_path=path)
-    with pytest.warns(UserWarning, match="damaged .*starts afresh"):
+    with pytest.warns(UserWarning, match="is damaged: training starts afresh"):
         train.discard_if_damaged(path)
     assert not path.exists()
     train.discard_if_damaged(path)
