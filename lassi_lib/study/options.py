@@ -35,6 +35,7 @@ class Parser(argparse.ArgumentParser):
     """A command line whose mistakes are a `StudyError`, not a page of usage."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print."""
         raise StudyError(f"{message.removeprefix('argument ')} (see --help)")
 
 

@@ -17,7 +17,7 @@ from lassi_lib.study.params import load_pipeline
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code (1: the bound was missed, 2: user's mistake)."""
-    p = Parser(prog="python -m lassi_lib.study.train_glow", description=__doc__)
+    p = Parser(allow_abbrev=False, prog="python -m lassi_lib.study.train_glow", description=__doc__)
     p.add_argument("--profile", default="demo", help="whose data and flow (default: demo)")
     p.add_argument("--data-root", default="", metavar="DIR", help="folder of the data set's official files")
     p.add_argument("--output", required=True, metavar="FILE", help="checkpoint to write (.safetensors)")
