@@ -20,6 +20,7 @@ from lassi_lib.display.explore import certificate_figure, certificate_text, glow
 from lassi_lib.display.faces import face_at, montage
 from lassi_lib.display.outliers import outlier_matrix, strip_figure
 from lassi_lib.display.picture import Picture
+from lassi_lib.display.style import StudyFigure
 from lassi_lib.errors import StudyError
 from lassi_lib.study.experiment import Experiment
 from lassi_lib.study.explore import Judge, Line, offered_kinds
@@ -208,6 +209,8 @@ class GlowExplorer(w.VBox):
     def _draw(self, change: dict | None = None) -> None:
         if change and change["owner"] is not self.kinds:
             self._moving = next(a for a, s in self.sliders.items() if s is change["owner"])
+        else:
+            self.said.say("working: vectors of a new kind can take a while")
         order = [a for a in self.sliders if a != self._moving] + [self._moving]
         t = {a: self.sliders[a].value for a in order}
         with self.said.mistakes():
@@ -308,6 +311,7 @@ class CertificateExplorer(w.VBox):
 
     def _judge(self, e: Experiment) -> tuple[Judge, pd.Series]:
         if e not in self._judges:
+            self.said.say(f"working: the exact decision of every test face, {e.label}")
             judge = Judge(self._study, e)
             self._judges[e] = judge, judge.decisions()
         return self._judges[e]
@@ -405,6 +409,7 @@ class OutlierExplorer(w.VBox):
             f"{row['cos_task']:+.2f}, its length {row['norm_to_spread']:.2f} spreads of the latents, "
             f"{row['positives']:.0f} training positives. Below: faces from the smallest d_cs / d_rs to the largest."
         )
+        self.strips.show(StudyFigure(figsize=(4, 0.3)), "working: exact decisions of this pair")
         group = self._experiments[task, attribute]
         seed = group[0].seed
         found = strips(self._study, [e for e in group if e.seed == seed], self._count)
