@@ -69,7 +69,7 @@ linear-gradient(to left,var(--shade),transparent);background-position:0 0,100% 0
 background-repeat:no-repeat;background-size:2.5rem 100%,2.5rem 100%,.7rem 100%,.7rem 100%;
 background-attachment:local,local,scroll,scroll}
 table{border-collapse:collapse;font-size:.875rem}caption{text-align:left;color:var(--soft);padding:.2rem 0}
-td.short{white-space:nowrap}tbody th{font-weight:400}thead th{vertical-align:bottom}
+td.short{white-space:nowrap}td.long{min-width:min(18rem,60vw)}tbody th{font-weight:400}thead th{vertical-align:bottom}
 th,td{padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line);overflow-wrap:normal;text-align:left}
 blockquote{margin:1rem 0;padding:.1rem 1rem;border-left:4px solid var(--line);color:var(--soft)}
 .output_stderr,.output_error{border-left:4px solid var(--line);padding-left:.8rem}
@@ -397,8 +397,9 @@ def _make_accessible(soup: Any, title: str) -> None:
                 continue
             header["scope"] = "col" if header.find_parent("thead") else "row"
         for cell in table.find_all("td"):  # numbers with their intervals stay on one line
-            if len(cell.get_text()) <= 24:
-                cell["class"] = "short"
+            size = len(cell.get_text())
+            if size <= 24 or size > 60:  # long ones need some width
+                cell["class"] = "short" if size <= 24 else "long"
         heading = _heading(table, title)
         if not table.caption:
             caption = soup.new_tag("caption")
