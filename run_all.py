@@ -12,5 +12,6 @@ if __name__ == "__main__":
 
     require_packages()  # before anything imports them
     from lassi_lib.study.batch import main
+    from lassi_lib.study.notebooks import leave
 
-    sys.exit(main())
+    leave(main())

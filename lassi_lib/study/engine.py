@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,8 +157,26 @@ def start(workers: int, device: str) -> Client:
     # Dask has malloc give freed memory back at once, for long-lived workers: a certificate's many
     # temporaries would cost as much time in the kernel as in their computation
     own_malloc = {"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None}
-    with dask.config.set(own_malloc):
-        return Client(SpecCluster(specs, scheduler=scheduler, silence_logs=logging.ERROR))
+
+    def make() -> Client:
+        with dask.config.set(own_malloc):
+            return Client(SpecCluster(specs, scheduler=scheduler, silence_logs=logging.ERROR))
+
+    # Threads and processes inherit which signals they take: Ctrl-C, which a terminal sends to all
+    # processes, is for this one's main thread alone
+    thread = ThreadPoolExecutor(1, initializer=_refuse_ctrl_c)
+    try:
+        return thread.submit(make).result()
+    finally:
+        thread.shutdown(wait=False)
+
+
+def _refuse_ctrl_c() -> None:
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        from multiprocessing import resource_tracker
+
+        resource_tracker.ensure_running()  # whoever starts it takes the signal again
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def close(client: Client) -> None:

@@ -22,14 +22,12 @@ NOTEBOOK = "01_claim1_certified_fairness"
 SPLITS = {"n_train": 200, "n_valid": 40, "n_test": 16}
 
 _SERVER = """
-import json, os, signal, sys
+import json, os, runpy, signal, sys
 sys.path.insert(0, os.getcwd())
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background of a shell ignore it
 import nbconvert, nbformat, pandas, psutil, safetensors.torch, scipy.stats, torch
 import lassi_lib.certification.monte_carlo, lassi_lib.flow.glow, lassi_lib.learning.train
-import lassi_lib.study.engine, lassi_lib.study.render, lassi_lib.study.study
-from lassi_lib.study.batch import main
-from lassi_lib.study.notebooks import leave
+import lassi_lib.study.batch, lassi_lib.study.engine, lassi_lib.study.render, lassi_lib.study.study
 print("ready", flush=True)
 for line in sys.stdin:
     job = json.loads(line)
@@ -38,11 +36,13 @@ for line in sys.stdin:
         continue
     pid = os.fork()
     if not pid:
+        os.setpgid(0, 0)
         with open(job["log"], "wb") as log:
             for stream in (1, 2):
                 os.dup2(log.fileno(), stream)
         os.environ["LASSI_MARK"] = job["mark"]
-        leave(main(job["arguments"]))
+        sys.argv = ["run_all.py", *job["arguments"]]
+        runpy.run_path("run_all.py", run_name="__main__")
     print(pid, flush=True)
 """
 
