@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from lassi_lib.data.dataset import load_dataset
-from lassi_lib.data.folder import fingerprint, find_root, load_folder, read_labels
+from lassi_lib.data.folder import find_root, fingerprint, load_folder, read_labels
 from lassi_lib.data.own_image import read_face
 from lassi_lib.errors import StudyError
 
@@ -69,7 +69,7 @@ def test_a_column_split_is_followed_and_max_images_cuts(folder):
     assert list(load_folder("valid", image_size=8, data_root=folder).ids) == ["01.png", "04.png", "07.png"]
     assert list(load_folder("test", image_size=8, data_root=folder, max_images=3).ids) == ["02.png"]
     write(folder, ["split", "A", "file"], ["tets", 1, "00.png"])
-    with pytest.raises(StudyError, match="'tets' of '00.png' is not train, valid or test"):
+    with pytest.raises(StudyError, match=r"'tets' of '00\.png' is not train, valid or test"):
         load_folder("test", data_root=folder)
 
 
