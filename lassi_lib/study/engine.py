@@ -141,7 +141,7 @@ def start(workers: int, device: str) -> Client:
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
     quiet = {"LASSI_QUIET": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    options = {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.ERROR}
+    options = {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
     if device.startswith("cuda"):
         import torch
 
@@ -160,7 +160,7 @@ def start(workers: int, device: str) -> Client:
 
     def make() -> Client:
         with dask.config.set(own_malloc):
-            return Client(SpecCluster(specs, scheduler=scheduler, silence_logs=logging.ERROR))
+            return Client(SpecCluster(specs, scheduler=scheduler, silence_logs=logging.CRITICAL))
 
     # Threads and processes inherit which signals they take: Ctrl-C, which a terminal sends to all
     # processes, is for this one's main thread alone

@@ -84,12 +84,14 @@ def test_a_cluster_started_by_hand_computes_the_same(alone, tmp_path):
     assert results(cache) == alone
 
 
-def test_a_steps_error_is_raised_in_one_line(tmp_path):
+def test_a_steps_error_is_raised_in_one_line_and_said_by_no_one_else(tmp_path, capfd):
     study = study_in(tmp_path)
     steps = steps_of(study, WANTED)
-    broken = [replace(s, args=(s.args[0], "no_such_kind", "")) if s.verb == "vector" else s for s in steps]
+    odd = replace(WANTED[1][0], vector_type="no_such_kind")
+    broken = [replace(s, args=(odd,)) if s.verb == "encoder" else s for s in steps]
     with pytest.raises(StudyError, match="no_such_kind"):
         work_through(study, broken, workers=2)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_worker_that_dies_is_replaced(alone, tmp_path):
