@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from lassi_lib.errors import StudyError
 from lassi_lib.study.experiment import Experiment
@@ -12,7 +13,7 @@ from lassi_lib.study.faces import label_table, traversals, vector_table
 from lassi_lib.study.params import load_pipeline
 from lassi_lib.study.provenance import provenance
 from lassi_lib.study.results import results_folder, save_rows, save_verdict
-from lassi_lib.study.study import Study
+from lassi_lib.study.study import Study, device_name
 
 
 def experiment(method="LASSI", sensitive=("Young",), task="Smiling", seed=0):
@@ -127,3 +128,9 @@ def test_equal_rows_give_equal_bytes_and_can_be_read_back(tmp_path):
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "a/certificates/rows.csv.gz"), rows)
     assert save_verdict(tmp_path, "x", "supported", "Yes.")["outcome"] == "supported"
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_gpu_is_called_by_its_own_name(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU of {device}")
+    assert device_name(torch.device("cuda:0")) == "GPU of cuda:0"
+    assert device_name(torch.device("cpu")).endswith("threads")
