@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
-from lassi_lib.display.style import METHOD_MARKERS, StudyFigure, colours_of
+from lassi_lib.display.style import StudyFigure, colours_of, margins, marker_of, parts_of, words
 
-_GOOD, _BAD, _MUTED = "#0072B2", "#D55E00", "#8a8a8a"
+_GOOD, _BAD = "#0072B2", "#D55E00"
 
 
 def prediction_figure(positions: pd.DataFrame, t_quantile: float, bound: float) -> StudyFigure:
@@ -47,41 +47,40 @@ def prediction_figure(positions: pd.DataFrame, t_quantile: float, bound: float) 
         ylim=(-0.8, len(table) - 0.2), yticks=y, xlabel="reproduced minus original mean, in published sd"
     )
     axes.set_yticklabels(
-        [f"{_words(r)}: {_words(m)}" for r, m in zip(table["row"], table["metric"], strict=True)], fontsize=7
+        [f"{words(r)}: {words(m)}" for r, m in zip(table["row"], table["metric"], strict=True)], fontsize=7
     )
     axes.grid(axis="y", visible=False)
-    figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    figure.legend_above(*axes.get_legend_handles_labels(), ncols=4)
     return figure
 
 
-def majority_figure(margins: pd.DataFrame) -> StudyFigure:
+def majority_figure(table: pd.DataFrame) -> StudyFigure:
     """Show accuracies above or below the majority rate of the same images, one panel per published table.
 
     Parameters
     ----------
-    margins : pandas.DataFrame
+    table : pandas.DataFrame
         As `accuracy_margins` returns it: table, row, method, accuracy, accuracy_low, accuracy_high,
         majority_rate, verdict.
     """
-    tables = list(dict.fromkeys(margins["table"]))
-    heights = [max(int((margins["table"] == t).sum()), 2) for t in tables]
-    figure = StudyFigure(figsize=(9, 1.3 + 0.19 * sum(heights) + 0.3 * len(tables)), layout="constrained")
-    panels = figure.subplots(len(tables), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    colours = colours_of(list(dict.fromkeys(margins["method"])))
-    for axes, name in zip(panels, tables, strict=True):
-        here = margins[margins["table"] == name].reset_index(drop=True)
-        middle = here["accuracy"] - here["majority_rate"]
-        ends = np.stack([here["accuracy"] - here["accuracy_low"], here["accuracy_high"] - here["accuracy"]])
+    parts = parts_of(table, table["table"])
+    heights = [max(len(part), 2) for part in parts.values()]
+    figure = StudyFigure(figsize=(9, 1.3 + 0.19 * sum(heights) + 0.3 * len(parts)), layout="constrained")
+    panels = figure.subplots(len(parts), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    colours = colours_of(list(dict.fromkeys(table["method"])))
+    for axes, (name, part) in zip(panels, parts.items(), strict=True):
+        here = part.reset_index(drop=True)
+        middle, ends = here["accuracy"] - here["majority_rate"], margins(here, "accuracy")
         axes.axvline(0, color="black", lw=1)
         for method in dict.fromkeys(here["method"]):
             mine = (here["method"] == method).to_numpy()
             axes.errorbar(
-                middle[mine], np.flatnonzero(mine), xerr=ends[:, mine].clip(0), color=colours[method], ms=5,
-                fmt=METHOD_MARKERS.get(method, "D"), elinewidth=1, capsize=2, label=method,
+                middle[mine], np.flatnonzero(mine), xerr=ends[:, mine], color=colours[method], ms=5,
+                fmt=marker_of(method), elinewidth=1, capsize=2, label=method,
             )  # fmt: skip
         below = (here["verdict"] == "not above the majority rate").to_numpy()
         axes.set(yticks=range(len(here)), ylim=(len(here) - 0.4, -0.6))
-        axes.set_yticklabels([_words(r) for r in here["row"]], fontsize=7)
+        axes.set_yticklabels([words(r) for r in here["row"]], fontsize=7)
         for label, wrong in zip(axes.get_yticklabels(), below, strict=True):
             label.set_color(_BAD if wrong else "#333333")
         axes.set_title(name, loc="left", fontsize=10)
@@ -90,7 +89,7 @@ def majority_figure(margins: pd.DataFrame) -> StudyFigure:
     labelled = {}
     for axes in panels:  # a method may be missing from some panels
         labelled |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
-    figure.legend(labelled.values(), labelled, loc="outside upper center", ncols=4, frameon=False)
+    figure.legend_above(list(labelled.values()), list(labelled), ncols=4)
     return figure
 
 
@@ -123,10 +122,10 @@ def association_dumbbells(beside: pd.DataFrame) -> StudyFigure:
     axes.set(xscale="log", xlabel="% of faces with the attribute", yticks=y, ylim=(y.max() + 0.7, -0.7))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_yticklabels(
-        [f"{_words(t)} given {_words(a)}" for t, a in zip(table["task"], table["attribute"], strict=True)]
+        [f"{words(t)} given {words(a)}" for t, a in zip(table["task"], table["attribute"], strict=True)]
     )
     axes.grid(axis="y", visible=False)
-    figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    figure.legend_above(*axes.get_legend_handles_labels(), ncols=4)
     return figure
 
 
@@ -173,11 +172,7 @@ def heatmap(axes: Axes, grid: pd.DataFrame, text: Sequence[Sequence[str]], **col
             }
             axes.text(j, i, text[i][j] if known else "", **style)
     axes.set(xticks=range(grid.shape[1]), yticks=range(grid.shape[0]))
-    axes.set_xticklabels([_words(c) for c in grid.columns], rotation=20, ha="right")
-    axes.set_yticklabels([_words(r) for r in grid.index])
+    axes.set_xticklabels([words(c) for c in grid.columns], rotation=20, ha="right")
+    axes.set_yticklabels([words(r) for r in grid.index])
     axes.grid(visible=False)
     return image
-
-
-def _words(name: str) -> str:
-    return str(name).replace("_", " ").replace("+", " + ")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from lassi_lib.display.style import METHOD_MARKERS, StudyFigure, colours_of
+from lassi_lib.display.style import StudyFigure, colours_of, margins, marker_of, pair_names, parts_of, words
 
 
 def fairness_bars(summary: pd.DataFrame, published: Mapping[str, str] | None = None) -> StudyFigure:
@@ -31,50 +31,41 @@ def accuracy_bars(summary: pd.DataFrame, published: Mapping[str, str] | None = N
     return _rate_bars(summary, "accuracy", "accuracy (% of test points)", published)
 
 
-def constant_bars(table: pd.DataFrame, published: Mapping[str, str] | None = None) -> StudyFigure:
+def constant_bars(table: pd.DataFrame) -> StudyFigure:
     """Show the share of constant decisions (`constant` with ``_low``, ``_high``) as `fairness_bars` does."""
-    return _rate_bars(
-        table, "constant", "decision constant (% of points)", published or {"eccv": "ECCV 2022"}
-    )
+    return _rate_bars(table, "constant", "decision constant (% of points)", {"eccv": "ECCV 2022"})
 
 
 def _rate_bars(
     summary: pd.DataFrame, value: str, label: str, published: Mapping[str, str] | None
 ) -> StudyFigure:
     published = {f"published_{value}": "published"} if published is None else published
-    pairs, methods = _pairs(summary), list(dict.fromkeys(summary["method"]))
+    pairs = list(dict.fromkeys(pair_names(summary)))
+    methods = list(dict.fromkeys(summary["method"]))
     colours, thick = colours_of(methods), 0.8 / len(methods)
     figure = StudyFigure(figsize=(9, 1.3 + len(pairs) * (0.22 + 0.17 * len(methods))), layout="constrained")
     axes = figure.subplots()
-    order = {pair: i for i, pair in enumerate(pairs)}
     for j, method in enumerate(methods):
         rows = summary[summary["method"] == method]
-        y = np.array([order[p] for p in _pairs(rows, unique=False)]) + (j - (len(methods) - 1) / 2) * thick
+        y = np.array([pairs.index(p) for p in pair_names(rows)]) + (j - (len(methods) - 1) / 2) * thick
         mean = rows[value].to_numpy(float)
-        ends = np.stack([mean - rows[f"{value}_low"], rows[f"{value}_high"] - mean]).clip(0)
         axes.barh(y, mean, 0.9 * thick, color=colours[method], label=method)
-        axes.errorbar(mean, y, xerr=ends, fmt="none", ecolor="#333333", elinewidth=1, capsize=2)
+        axes.errorbar(
+            mean, y, xerr=margins(rows, value), fmt="none", ecolor="#333333", elinewidth=1, capsize=2
+        )
         if value == "accuracy" and "majority_rate" in rows:
             name = "majority rate" if j == 0 else None
             axes.plot(rows["majority_rate"], y, "|", color="black", ms=9, mew=2, label=name)
         for marker, (column, name) in zip("DsoP", published.items(), strict=False):
             if column in rows and rows[column].notna().any():
-                shown = {
-                    "mfc": "white",
-                    "mec": "black",
-                    "mew": 1.2,
-                    "ms": 5.5,
-                    "ls": "none",
-                    "clip_on": False,
-                }
-                axes.plot(rows[column], y, marker, label=name if j == 0 else None, zorder=5, **shown)
+                shown = {"mfc": "white", "mec": "black", "mew": 1.2, "ms": 5.5, "ls": "none", "zorder": 5}
+                axes.plot(rows[column], y, marker, label=name if j == 0 else None, clip_on=False, **shown)
     axes.set(xlim=(0, 100.8), ylim=(len(pairs) - 0.45, -0.55), xlabel=label, yticks=range(len(pairs)))
-    axes.set_yticklabels([_words(p) for p in pairs])
+    axes.set_yticklabels([words(p) for p in pairs])
     axes.grid(axis="y", visible=False)
     handles, names = axes.get_legend_handles_labels()
     first = sorted(range(len(names)), key=lambda i: names[i] not in methods)  # methods before markers
-    handles, names = [handles[i] for i in first], [names[i] for i in first]
-    figure.legend(handles, names, loc="outside upper center", ncols=6, frameon=False)
+    figure.legend_above([handles[i] for i in first], [names[i] for i in first])
     return figure
 
 
@@ -89,7 +80,7 @@ def radius_scatter(rows: pd.DataFrame, columns: int = 3) -> StudyFigure:
     columns : int
         Panels per row.
     """
-    pairs, methods = _pairs(rows), list(dict.fromkeys(rows["method"]))
+    pairs, methods = parts_of(rows), list(dict.fromkeys(rows["method"]))
     colours, columns = colours_of(methods), min(columns, len(pairs))
     lines, edge = -(-len(pairs) // columns), min(4.0, 7.4 / columns)  # inches
     figure = StudyFigure(figsize=(edge * columns + 1.6, 1.2 + lines * (edge + 0.7)), layout="constrained")
@@ -97,21 +88,18 @@ def radius_scatter(rows: pd.DataFrame, columns: int = 3) -> StudyFigure:
     radii = rows[["d_cs", "d_rs"]].to_numpy(float)
     positive = radii[radii > 0]
     low, high = (positive.min() / 1.5, positive.max() * 1.5) if positive.size else (0.1, 10.0)
-    of_pair = np.array(_pairs(rows, unique=False), dtype=object)
-    for axes, pair in zip(panels, pairs, strict=False):
+    for axes, (pair, here) in zip(panels, pairs.items(), strict=False):
         axes.fill_between([low, high], [low, high], high, color="#eef3f8", lw=0)
         axes.plot([low, high], [low, high], color="#555555", lw=1)
-        here, lost = rows[of_pair == pair], []
+        lost = []
         for method in methods:
             mine = here[here["method"] == method]
             seen = mine[["d_cs", "d_rs"]].dropna().clip(lower=low)
             lost.append(len(mine) - len(seen))
             style = {"s": 9, "alpha": 0.45, "lw": 0, "rasterized": True, "color": colours[method]}
-            axes.scatter(
-                seen["d_cs"], seen["d_rs"], marker=METHOD_MARKERS.get(method, "D"), label=method, **style
-            )
+            axes.scatter(seen["d_cs"], seen["d_rs"], marker=marker_of(method), label=method, **style)
         axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), box_aspect=1)
-        axes.set_title(f"{textwrap.fill(_words(pair), 31)}\n", loc="left", fontsize=10)
+        axes.set_title(f"{textwrap.fill(words(pair), 31)}\n", loc="left", fontsize=10)
         counts = " / ".join(f"{n:,}" for n in lost)
         axes.text(0, 1.02, f"abstained: {counts}", transform=axes.transAxes, fontsize=8, color="#555555")
     for axes in panels[len(pairs) :]:
@@ -119,8 +107,7 @@ def radius_scatter(rows: pd.DataFrame, columns: int = 3) -> StudyFigure:
     note = "Shaded: certified, d_cs < d_rs. Abstentions in the order of the legend."
     figure.supxlabel(f"d_cs, how far similar points can lie apart\n{note}", fontsize=9)
     figure.supylabel("d_rs, how far the class is stable", fontsize=9)
-    handles, names = panels[0].get_legend_handles_labels()
-    legend = figure.legend(handles, names, loc="outside upper center", ncols=6, frameon=False, markerscale=2)
+    legend = figure.legend_above(*panels[0].get_legend_handles_labels(), markerscale=2)
     for handle in legend.legend_handles:
         handle.set_alpha(1)
     return figure
@@ -134,7 +121,7 @@ def history_curve(
     figure = StudyFigure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.plot(table[x], table[y], color=colours_of(["LASSI"])["LASSI"], lw=1.5)
-    axes.set(xlabel=xlabel or _words(x), ylabel=ylabel or _words(y))
+    axes.set(xlabel=xlabel or words(x), ylabel=ylabel or words(y))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     if len(table):
         axes.annotate(f"{table[y].iloc[-1]:.2f}", (table[x].iloc[-1], table[y].iloc[-1]), (0, 6),
@@ -146,7 +133,7 @@ def norm_bars(vectors: pd.DataFrame) -> StudyFigure:
     """Show the length of each attribute vector (columns attribute and norm, in latent units)."""
     figure = StudyFigure(figsize=(7, 0.9 + 0.32 * len(vectors)), layout="constrained")
     axes = figure.subplots()
-    names = [_words(a) for a in vectors["attribute"]]
+    names = [words(a) for a in vectors["attribute"]]
     bars = axes.barh(names, vectors["norm"], 0.7, color=colours_of(["LASSI"])["LASSI"])
     labels = [f"{n:.1f}" for n in vectors["norm"]]
     if "norm / spread" in vectors:
@@ -161,12 +148,3 @@ def norm_bars(vectors: pd.DataFrame) -> StudyFigure:
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     return figure
-
-
-def _pairs(table: pd.DataFrame, unique: bool = True) -> list[str]:
-    names = [f"{t} / {s}" for t, s in zip(table["task"], table["sensitive"], strict=True)]
-    return list(dict.fromkeys(names)) if unique else names
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ").replace("+", " + ")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
 
-from lassi_lib.display.certificates import _pairs, _words
-from lassi_lib.display.faces import _strips
-from lassi_lib.display.style import METHOD_MARKERS, StudyFigure, colours_of
+from lassi_lib.display.faces import face_rows
+from lassi_lib.display.style import StudyFigure, class_name, colours_of, marker_of, parts_of, words
 
 # marker, colour and size: where answers agree, the smaller marker lies on the larger
 MODE_STYLE = {
@@ -23,14 +22,13 @@ MODE_STYLE = {
 
 def mode_dots(table: pd.DataFrame) -> StudyFigure:
     """Show the share of fair points per pair, method and mode, with intervals (`fairness_by_mode`)."""
-    pairs, methods = _pairs(table), list(dict.fromkeys(table["method"]))
+    pairs, methods = parts_of(table), list(dict.fromkeys(table["method"]))
     colours = colours_of(methods)
     figure = StudyFigure(figsize=(9, 1.6 + 0.3 * len(pairs) * (len(methods) + 0.8)), layout="constrained")
     axes, ticks, names, y = figure.subplots(), [], [], 0.0
-    of_pair = np.array(_pairs(table, unique=False), dtype=object)
-    for pair in pairs:
+    for pair, here in pairs.items():
         for method in methods:
-            rows = table[(of_pair == pair) & (table["method"] == method)]
+            rows = here[here["method"] == method]
             axes.plot(rows["fair"], [y] * len(rows), color=colours[method], lw=5, alpha=0.35)
             for _, row in rows.sort_values("mode", key=lambda m: m.map(list(MODE_STYLE).index)).iterrows():
                 marker, face, size = MODE_STYLE[row["mode"]]
@@ -40,7 +38,7 @@ def mode_dots(table: pd.DataFrame) -> StudyFigure:
                 )
                 axes.plot(row["fair"], y, marker, mfc=face, mec="black", ms=size, clip_on=False, zorder=4)
             ticks.append(y)
-            names.append(f"{_words(pair)}   {method}" if method == methods[0] else method)
+            names.append(f"{words(pair)}   {method}" if method == methods[0] else method)
             y += 1.0
         y += 0.8
     axes.set(xlim=(-1, 101), ylim=(y - 0.9, -0.9), yticks=ticks, xlabel="judged fair (% of test points)")
@@ -51,41 +49,37 @@ def mode_dots(table: pd.DataFrame) -> StudyFigure:
         axes.plot([], [], MODE_STYLE[m][0], mfc=MODE_STYLE[m][1], mec="black", ms=MODE_STYLE[m][2])[0]
         for m in shown
     ]
-    words = [_words(m) for m in shown]
-    figure.legend(handles, words, loc="outside upper center", ncols=4, frameon=False)
+    figure.legend_above(handles, [words(m) for m in shown], ncols=4)
     return figure
 
 
-def _panels(pairs: list[str], columns: int) -> tuple[StudyFigure, list]:
-    """Return a figure and one titled panel per pair, `columns` in a row, with shared axes."""
-    columns = min(columns, len(pairs))
+def _panels(pairs: Collection[str]) -> tuple[StudyFigure, list]:
+    """Return a figure and one titled panel per pair, three in a row, with shared axes."""
+    columns = min(3, len(pairs))
     lines = -(-len(pairs) // columns)
     figure = StudyFigure(figsize=(9, 1.0 + 2.4 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, sharey=True, sharex=True, squeeze=False).ravel()
     for axes, pair in zip(panels, pairs, strict=False):
-        axes.set_title(textwrap.fill(_words(pair), 31), loc="left", fontsize=10)
+        axes.set_title(textwrap.fill(words(pair), 31), loc="left", fontsize=10)
     for axes in panels[len(pairs) :]:
         axes.remove()
     return figure, list(panels[: len(pairs)])
 
 
-def slack_curves(rows: pd.DataFrame, columns: int = 3) -> StudyFigure:
+def slack_curves(rows: pd.DataFrame) -> StudyFigure:
     """Show the distribution of d_rs - d_cs: a panel per pair, a colour per method, a line per mode.
 
     `rows` need task, sensitive, method, mode and slack; what lies right of zero is certified.
     """
-    pairs, methods = _pairs(rows), list(dict.fromkeys(rows["method"]))
-    colours, (figure, panels) = colours_of(methods), _panels(pairs, columns)
+    pairs, methods = parts_of(rows), list(dict.fromkeys(rows["method"]))
+    colours, (figure, panels) = colours_of(methods), _panels(pairs)
     styles = {"monte_carlo": "--", "exact_smoothing": "-"}
-    of_pair = np.array(_pairs(rows, unique=False), dtype=object)
     low, high = np.quantile(rows["slack"], [0.002, 0.998])
-    for axes, pair in zip(panels, pairs, strict=True):
+    for axes, here in zip(panels, pairs.values(), strict=True):
         axes.axvspan(0, max(high, 1.0), color="#eef3f8", lw=0)
         for method in methods:
             for mode, line in styles.items():
-                x = rows.loc[
-                    (of_pair == pair) & (rows["method"] == method) & (rows["mode"] == mode), "slack"
-                ].sort_values()
+                x = here.loc[(here["method"] == method) & (here["mode"] == mode), "slack"].sort_values()
                 x = x.iloc[:: max(1, len(x) // 300)]  # enough for the eye, and a small file
                 if len(x):
                     y = 100 * np.arange(1, len(x) + 1) / len(x)
@@ -95,66 +89,55 @@ def slack_curves(rows: pd.DataFrame, columns: int = 3) -> StudyFigure:
     figure.supylabel("% of points below", fontsize=9)
     handles = [panels[0].plot([], [], color=colours[m], lw=3)[0] for m in methods]
     handles += [panels[0].plot([], [], styles[m], color="#333333", lw=1.4)[0] for m in styles]
-    words = [*methods, *(_words(m) for m in styles)]
-    figure.legend(handles, words, loc="outside upper center", ncols=6, frameon=False)
+    figure.legend_above(handles, [*methods, *(words(m) for m in styles)])
     return figure
 
 
-def radius_lines(table: pd.DataFrame, at: float | None = None, columns: int = 3) -> StudyFigure:
+def radius_lines(table: pd.DataFrame, at: float | None = None) -> StudyFigure:
     """Show the share of constant decisions over epsilon: a panel per pair, a line per method.
 
     `table` is that of `radius_sweep`; a stroke marks `at`, the radius that the encoders were trained for.
     """
-    pairs, methods = _pairs(table), list(dict.fromkeys(table["method"]))
-    colours, (figure, panels) = colours_of(methods), _panels(pairs, columns)
-    of_pair = np.array(_pairs(table, unique=False), dtype=object)
-    for axes, pair in zip(panels, pairs, strict=True):
+    pairs, methods = parts_of(table), list(dict.fromkeys(table["method"]))
+    colours, (figure, panels) = colours_of(methods), _panels(pairs)
+    for axes, here in zip(panels, pairs.values(), strict=True):
         for method in methods:
-            rows = table[(of_pair == pair) & (table["method"] == method)].sort_values("epsilon")
-            marker = METHOD_MARKERS.get(method, "D")
+            rows = here[here["method"] == method].sort_values("epsilon")
             axes.fill_between(
                 rows["epsilon"], rows["fair_low"], rows["fair_high"], color=colours[method], alpha=0.15, lw=0
             )
-            axes.plot(rows["epsilon"], rows["fair"], marker=marker, ms=4, color=colours[method], label=method)
+            style = {"marker": marker_of(method), "ms": 4, "color": colours[method], "label": method}
+            axes.plot(rows["epsilon"], rows["fair"], **style)
         if at is not None:
             axes.axvline(at, color="#555555", lw=0.8, ls=":")
         axes.set(ylim=(0, 101))
     figure.supxlabel("epsilon, radius of the similarity set", fontsize=9)
     figure.supylabel("decision constant (% of points)", fontsize=9)
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=6, frameon=False)
+    figure.legend_above(*panels[0].get_legend_handles_labels())
     return figure
 
 
 def counterexample_figure(
     pairs: Sequence[tuple[str, np.ndarray, np.ndarray, pd.DataFrame]],
-    classes: tuple[str, str] = ("no", "yes"),
 ) -> StudyFigure:
-    """Show faces above their similar counterparts that get another class.
+    """Show faces above similar ones that get another class: (label, faces, similar, table) a double row.
 
-    Parameters
-    ----------
-    pairs : sequence of (label, faces, similar, table)
-        As `counterexamples` returns them, one for each double row.
-    classes : tuple of str
-        What the classes 0 and 1 are called.
+    The parts are as `counterexamples_by_pair` returns them.
     """
     rows, labels, captions = [], [], []
-
-    def name(k: int) -> str:
-        return classes[k] if k < len(classes) else str(k)
-
     for label, faces, similar, table in pairs:
         if not len(table):
             continue
         rows += [np.asarray(faces), np.asarray(similar)]
         labels += [label, "similar" if len(table["t"].iloc[0]) == 1 else "similar (class, t)"]
-        captions.append([name(k) for k in table["prediction"]])
+        captions.append([class_name(k) for k in table["prediction"]])
         # several coefficients must fit under a face
         changes = [
             f"t = {t[0]:+z.2f}" if len(t) == 1 else " ".join(f"{x:+z.1f}" for x in t) for t in table["t"]
         ]
-        captions.append([f"{name(k)}  {t}" for k, t in zip(table["witness_class"], changes, strict=True)])
+        captions.append(
+            [f"{class_name(k)}  {t}" for k, t in zip(table["witness_class"], changes, strict=True)]
+        )
     if not rows:
         raise ValueError("no counterexample to show")
-    return _strips(rows, labels, captions)
+    return face_rows(rows, labels, captions)

@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.patches import Circle
 
-from lassi_lib.display.faces import _strips
-from lassi_lib.display.style import StudyFigure, colours_of
+from lassi_lib.display.faces import face_rows
+from lassi_lib.display.style import StudyFigure, class_name, colours_of, words
 
 _BELOW, _ABOVE = (0, 114, 178), (230, 159, 0)  # Okabe & Ito's blue and orange
 _FULL = 0.25  # a difference of a quarter of the range has the fullest colour
@@ -50,7 +50,7 @@ def glow_figure(original: np.ndarray, frames: Sequence[Any]) -> StudyFigure:
         ["", *(f"{f.note}{f.distance:.1f} away" for f in frames)],
         ["", *(f"{f.outside:.1f} % outside" for f in frames)],
     ]
-    return _strips(rows, ["decoded", "difference", "out of range"], captions, widest=160)
+    return face_rows(rows, ["decoded", "difference", "out of range"], captions, widest=160)
 
 
 def _bytes(values: np.ndarray) -> np.ndarray:
@@ -65,7 +65,7 @@ def _marked(images: np.ndarray) -> np.ndarray:
     return faded.astype(np.uint8)
 
 
-def certificate_figure(views: Sequence[Any], classes: tuple[str, str] = ("no", "yes")) -> StudyFigure:
+def certificate_figure(views: Sequence[Any]) -> StudyFigure:
     """Show each view's similar faces over the decision's margin, the smoothed certificate, and all answers.
 
     Left: faces D(z + t a), and under them, at the same t, the distance of R(z + t a) to the nearest boundary
@@ -78,8 +78,6 @@ def certificate_figure(views: Sequence[Any], classes: tuple[str, str] = ("no", "
     ----------
     views : sequence of CertificateView
         As `study.explore` gives them.
-    classes : tuple of str
-        What the classes 0 and 1 are called.
     """
     if not views:
         raise ValueError("no view to show")
@@ -94,21 +92,16 @@ def certificate_figure(views: Sequence[Any], classes: tuple[str, str] = ("no", "
         ) -> Any:
             return figure.add_axes((x, bottom + y * height, w, h * height))
 
-        words = (
-            f"{view.title.replace('_', ' ')}, {view.method}: test face {view.index}, label "
-            f"{_name(view.label, classes)}, epsilon {view.epsilon:g}, sigma_cs {view.sigma_cs:g}"
+        title = (
+            f"{words(view.title)}, {view.method}: test face {view.index}, label "
+            f"{class_name(view.label)}, epsilon {view.epsilon:g}, sigma_cs {view.sigma_cs:g}"
         )
-        figure.text(0.012, bottom + 0.985 * height, words, va="top", fontsize=10)
-        frames = axes(0.075, 0.70, 0.46, 0.20)
-        _draw_faces(frames, view)
+        figure.text(0.012, bottom + 0.985 * height, title, va="top", fontsize=10)
+        _draw_faces(axes(0.075, 0.70, 0.46, 0.20), view)
         _draw_margin(axes(0.075, 0.145, 0.46, 0.53), view, colours[view.method])
         _draw_plane(axes(0.592, 0.145, 0.2, 0.755), view, colours[view.method])
-        _draw_answers(axes(0.81, 0.05, 0.185, 0.85), view, classes)
+        _draw_answers(axes(0.81, 0.05, 0.185, 0.85), view)
     return figure
-
-
-def _name(k: int, classes: tuple[str, str]) -> str:
-    return classes[k] if 0 <= k < len(classes) else "none" if k < 0 else str(k)
 
 
 def _draw_faces(axes: Any, view: Any) -> None:
@@ -170,7 +163,7 @@ def _draw_plane(axes: Any, view: Any, colour: str) -> None:
     axes.tick_params(labelsize=7)
 
 
-def _draw_answers(axes: Any, view: Any, classes: tuple[str, str]) -> None:
+def _draw_answers(axes: Any, view: Any) -> None:
     axes.axis("off")
     axes.set(xlim=(0, 1), ylim=(0, 1))
     for line, a in enumerate(view.answers.to_dict("records")):
@@ -185,11 +178,8 @@ def _draw_answers(axes: Any, view: Any, classes: tuple[str, str]) -> None:
         at.imshow(image.transpose(1, 2, 0), interpolation="none")
         at.axis("off")
         t = view.answers.set_index("mode")["witness"]["exact_decision"] if place else 0.0
-        at.set_title(
-            f"t = {t:+.2f}: {_name(k, classes)}" if place else f"t = 0: {_name(k, classes)}",
-            fontsize=8,
-            pad=2,
-        )
+        shown = f"{t:+.2f}" if place else "0"
+        at.set_title(f"t = {shown}: {class_name(k)}", fontsize=8, pad=2)
     axes.text(0, 0.42, "treated differently:", fontsize=8, color=_GREY)
 
 
@@ -200,12 +190,12 @@ def _said(a: dict) -> str:
     return f"{status}{radii}{witness}"
 
 
-def certificate_text(view: Any, classes: tuple[str, str] = ("no", "yes")) -> str:
+def certificate_text(view: Any) -> str:
     """Say in a sentence or two what `certificate_figure` shows of one view: its alt text."""
     said = "; ".join(f"{MODE_WORDS[a['mode']]}: {_said(a)}" for a in view.answers.to_dict("records"))
     asked = f"epsilon {view.epsilon:g}, sigma_cs {view.sigma_cs:g}"
-    text = f"{view.title.replace('_', ' ')}, {view.method}, test face {view.index}, {asked}: {said}."
+    text = f"{words(view.title)}, {view.method}, test face {view.index}, {asked}: {said}."
     if view.pair is not None:
-        here, there = (_name(k, classes) for k in view.classes)
+        here, there = (class_name(k) for k in view.classes)
         text += f" Two similar faces are treated differently: {here} and {there}."
     return text

@@ -20,7 +20,7 @@ from lassi_lib.display.explore import certificate_figure, certificate_text, glow
 from lassi_lib.display.faces import face_at, montage
 from lassi_lib.display.outliers import outlier_matrix, strip_figure
 from lassi_lib.display.picture import Picture
-from lassi_lib.display.style import StudyFigure
+from lassi_lib.display.style import StudyFigure, words
 from lassi_lib.errors import StudyError
 from lassi_lib.study.experiment import Experiment
 from lassi_lib.study.explore import Judge, Line, offered_kinds
@@ -135,7 +135,19 @@ class _Said(w.HTML):
 
 
 class GlowExplorer(w.VBox):
-    """Moves a face along attribute vectors: image, difference, pixels out of range, latent distance."""
+    """Moves a face, one of the test split or an own image, along attribute vectors.
+
+    Parameters
+    ----------
+    study : Study
+        The study.
+    attributes : iterable of str
+        A slider each, in units of the attribute's vector; those without a vector are passed over.
+    kinds : sequence of str
+        Kinds of vectors shown side by side at first; default: the profile's.
+    task : str
+        For the kinds of vectors that keep a task; without it these are not offered.
+    """
 
     def __init__(
         self, study: Study, attributes: Iterable[str], kinds: Sequence[str] = (), task: str = ""
@@ -156,7 +168,7 @@ class GlowExplorer(w.VBox):
             a: w.SelectionSlider(
                 options=[(f"{x:+.1f}", float(x)) for x in _STEPS],
                 value=0.0,
-                description=a.replace("_", " "),
+                description=words(a),
                 style=_WIDE,
                 layout={"width": "24em"},
             )
@@ -170,8 +182,8 @@ class GlowExplorer(w.VBox):
         groups = {"all": range(len(study.latents("test")))}
         for a in names:
             labels = study.labels("test", a)
-            groups[a.replace("_", " ")] = np.flatnonzero(labels == 1).tolist()
-            groups[f"not {a.replace('_', ' ')}"] = np.flatnonzero(labels == 0).tolist()
+            groups[words(a)] = np.flatnonzero(labels == 1).tolist()
+            groups[f"not {words(a)}"] = np.flatnonzero(labels == 0).tolist()
         self.faces = FacePicker(study, groups, self._take)
         for widget in (self.kinds, *self.sliders.values()):
             widget.observe(self._draw, "value")
@@ -214,10 +226,10 @@ class GlowExplorer(w.VBox):
         order = [a for a in self.sliders if a != self._moving] + [self._moving]
         t = {a: self.sliders[a].value for a in order}
         with self.said.mistakes():
-            frames = [self._line.frame(t, k, _STEPS, k.replace("_", " ")) for k in self.kinds.value]
+            frames = [self._line.frame(t, k, _STEPS, words(k)) for k in self.kinds.value]
             if not frames:
                 raise StudyError("choose at least one kind of vectors")
-            where = ", ".join(f"{a.replace('_', ' ')} {x:+.1f}" for a, x in t.items() if x) or "t = 0"
+            where = ", ".join(f"{words(a)} {x:+.1f}" for a, x in t.items() if x) or "t = 0"
             face = f"test face {self._face}" if isinstance(self._face, int) else "own image (not stored)"
             text = f"{face}, {where}: " + "; ".join(
                 f"{f.title}: moved by {f.distance:.1f} ({f.spreads:.2f} spreads of the latents), "
@@ -228,27 +240,12 @@ class GlowExplorer(w.VBox):
             self.said.say(text)
 
 
-def glow_explorer(
-    study: Study, attributes: Iterable[str], kinds: Sequence[str] = (), task: str = ""
-) -> GlowExplorer:
-    """Return the explorer of the flow: choose a face, or give an own image, and move it.
-
-    Parameters
-    ----------
-    study : Study
-        The study.
-    attributes : iterable of str
-        A slider each, in units of the attribute's vector; those without a vector are passed over.
-    kinds : sequence of str
-        Kinds of vectors shown side by side at first; default: the profile's.
-    task : str
-        For the kinds of vectors that keep a task; without it these are not offered.
-    """
-    return GlowExplorer(study, attributes, kinds, task)
-
-
 class CertificateExplorer(w.VBox):
-    """One face and one trained model: similar faces, exact margin, smoothed certificate, every mode."""
+    """One face and one trained model: similar faces, exact margin, smoothed certificate, every mode.
+
+    Only experiments with one sensitive attribute are offered. The groups of faces go by the exact decision at
+    the profile's epsilon; epsilon and sigma_cs of the sliders are asked about the chosen face alone.
+    """
 
     def __init__(self, study: Study, experiments: Iterable[Experiment]) -> None:
         self._study = study
@@ -266,30 +263,27 @@ class CertificateExplorer(w.VBox):
             for i, name in enumerate(names)
         }
         own = study.pipeline.certification
-        slider = {"continuous_update": False, "style": _WIDE, "layout": {"width": "24em"}}
-        self.epsilon = w.FloatSlider(
-            own.epsilon,
-            min=own.epsilon / 10,
-            max=3 * own.epsilon,
-            step=own.epsilon / 20,
-            description="epsilon",
-            readout_format=".2f",
-            **slider,
-        )
-        self.sigma_cs = w.FloatSlider(
-            own.sigma_cs,
-            min=own.sigma_cs / 10,
-            max=4 * own.sigma_cs,
-            step=own.sigma_cs / 20,
-            description="sigma_cs",
-            readout_format=".3f",
-            **slider,
+        self.epsilon, self.sigma_cs = (
+            w.FloatSlider(
+                value,
+                min=value / 10,
+                max=most * value,
+                step=value / 20,
+                description=name,
+                readout_format=form,
+                continuous_update=False,
+                style=_WIDE,
+                layout={"width": "24em"},
+            )
+            for name, value, most, form in (
+                ("epsilon", own.epsilon, 3, ".2f"),
+                ("sigma_cs", own.sigma_cs, 4, ".3f"),
+            )
         )
         self.picture, self.said = Picture("lassi-certificate"), _Said()
         self._judges: dict[Experiment, tuple[Judge, pd.Series]] = {}
         self._face, self._status = 0, pd.Series(dtype=object)
-        first = self._experiment()
-        self._status = self._judge(first)[1]
+        self._status = self._judge(self._experiment())[1]
         self.faces = FacePicker(study, self._groups(), self._take, self._title)
         for widget in self.choices.values():
             widget.observe(self._change, "value")
@@ -348,17 +342,11 @@ class CertificateExplorer(w.VBox):
             self.said.say(f"{text} {notes}".strip())
 
 
-def certificate_explorer(study: Study, experiments: Iterable[Experiment]) -> CertificateExplorer:
-    """Return the explorer of certificates; only experiments with one sensitive attribute are offered.
-
-    The groups of faces go by the exact decision at the profile's epsilon; epsilon and sigma_cs of the sliders
-    are asked about the chosen face alone.
-    """
-    return CertificateExplorer(study, experiments)
-
-
 class OutlierExplorer(w.VBox):
-    """All pairs of attribute and task; a chosen cell opens its faces and what is known of the pair."""
+    """All pairs of attribute and task; a chosen cell opens its faces and what is known of the pair.
+
+    `means` are `pair_means` of the experiments; a cell opens so many `faces`.
+    """
 
     def __init__(
         self, study: Study, means: pd.DataFrame, experiments: Iterable[Experiment], faces: int = 2
@@ -371,8 +359,8 @@ class OutlierExplorer(w.VBox):
         methods = list(dict.fromkeys(means["method"]))
         self.method = w.Dropdown(options=methods, value=methods[-1], description="method", style=_WIDE)
         pairs = list(dict.fromkeys(zip(means["task"], means["sensitive"], strict=True)))
-        words = [(f"{t} / {a}".replace("_", " "), (t, a)) for t, a in pairs]
-        self.pair = w.Dropdown(options=words, description="pair", style=_WIDE)
+        named = [(words(f"{t} / {a}"), (t, a)) for t, a in pairs]
+        self.pair = w.Dropdown(options=named, description="pair", style=_WIDE)
         self.matrix, self.strips = Picture("lassi-matrix", self._clicked), Picture("lassi-strips")
         self.said = _Said()
         for widget in (self.method, self.pair):
@@ -402,36 +390,19 @@ class OutlierExplorer(w.VBox):
             self.said.say(f"{task} / {attribute} was not asked of {method}: choose another", bad=True)
             return
         row = mine.iloc[0]
-        pair = f"{task} / {attribute}".replace("_", " ")
         self.said.say(
-            f"{pair}, {method}: certified {row['certified_fairness']:.1f} % of faces, d_cs / d_rs {row['ratio']:.2f} in "
+            f"{words(f'{task} / {attribute}')}, {method}: certified {row['certified_fairness']:.1f} % of faces, d_cs / d_rs {row['ratio']:.2f} in "
             f"the median; phi of the labels {row['phi']:+.2f}, cosine of the vector with the task's normal "
             f"{row['cos_task']:+.2f}, its length {row['norm_to_spread']:.2f} spreads of the latents, "
             f"{row['positives']:.0f} training positives. Below: faces from the smallest d_cs / d_rs to the largest."
         )
         self.strips.show(StudyFigure(figsize=(4, 0.3)), "working: exact decisions of this pair")
         group = self._experiments[task, attribute]
-        seed = group[0].seed
-        found = strips(self._study, [e for e in group if e.seed == seed], self._count)
+        found = strips(self._study, [e for e in group if e.seed == group[0].seed], self._count)
         self.strips.show(
             strip_figure(found), f"Faces of {task} / {attribute} along the vector, with certificates"
         )
 
 
-def outlier_explorer(
-    study: Study, means: pd.DataFrame, experiments: Iterable[Experiment], faces: int = 2
-) -> OutlierExplorer:
-    """Return the explorer of pairs.
-
-    Parameters
-    ----------
-    study : Study
-        The study.
-    means : pandas.DataFrame
-        As `pair_means` returns it.
-    experiments : iterable of Experiment
-        Those that `means` comes from.
-    faces : int
-        How many faces a cell opens.
-    """
-    return OutlierExplorer(study, means, experiments, faces)
+# as notebooks call them, like the functions that draw
+glow_explorer, certificate_explorer, outlier_explorer = GlowExplorer, CertificateExplorer, OutlierExplorer

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lassi_lib.display.style import DPI, StudyFigure
+from lassi_lib.display.style import DPI, StudyFigure, words
 
 _GAP, _PAGE = 2, 900  # pixels between images, width of a page
 
@@ -30,28 +30,19 @@ def montage(
     images = np.asarray(images)
     rows = [images[i : i + columns] for i in range(0, len(images), columns)]
     captions = [list(titles[i : i + columns]) for i in range(0, len(images), columns)] if titles else None
-    return _strips(rows, captions=captions, widest=widest)
+    return face_rows(rows, captions=captions, widest=widest)
 
 
 def reconstruction_figure(originals: np.ndarray, reconstructions: np.ndarray) -> StudyFigure:
     """Show x above D(E(x)), both uint8 [N, 3, S, S]."""
-    rows = [np.asarray(originals), np.asarray(reconstructions)]
-    return _strips(rows, ["x", "D(E(x))"])
+    return face_rows([np.asarray(originals), np.asarray(reconstructions)], ["x", "D(E(x))"])
 
 
 def traversal_figure(strips: Mapping[str, np.ndarray], t: Sequence[float]) -> StudyFigure:
-    """Show a row per attribute: the decoded latents z + t a for each of the m values of t.
-
-    Parameters
-    ----------
-    strips : mapping of str to array
-        Attribute -> uint8 [m, 3, S, S].
-    t : sequence of float
-        The m coefficients, in units of the attribute vector.
-    """
-    names = [name.replace("_", " ") for name in strips]
+    """Show a row per attribute, uint8 [m, 3, S, S]: the decoded latents z + t a at m values of t."""
+    names = [words(name) for name in strips]
     bottom = [f"t = {v:g}" if i == 0 else f"{v:g}" for i, v in enumerate(np.round(np.asarray(t), 3) + 0.0)]
-    return _strips([np.asarray(s) for s in strips.values()], names, [*[[]] * (len(names) - 1), bottom])
+    return face_rows([np.asarray(s) for s in strips.values()], names, [*[[]] * (len(names) - 1), bottom])
 
 
 def face_at(x: float, y: float, count: int, columns: int, shape: tuple[int, ...]) -> int | None:
@@ -62,7 +53,7 @@ def face_at(x: float, y: float, count: int, columns: int, shape: tuple[int, ...]
     return number if 0 <= number < count else None
 
 
-def _strips(
+def face_rows(
     rows: list[np.ndarray],
     labels: Sequence[str] = (),
     captions: list[list[str]] | None = None,
@@ -80,7 +71,6 @@ def _strips(
             left = column * (size + _GAP)
             canvas[top : top + size, left : left + size] = image.transpose(1, 2, 0)
     margin = 8 + 7 * max((len(label) for label in labels), default=-1)  # pixels, for the labels
-    margin = max(margin, 1)
     height, width = zoom * canvas.shape[0], zoom * canvas.shape[1]
     figure = StudyFigure(figsize=((width + margin) / DPI, height / DPI), dpi=DPI, facecolor="white")
     axes = figure.add_axes((margin / (width + margin), 0, width / (width + margin), 1))

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from lassi_lib.display.certificates import _words
-from lassi_lib.display.faces import _strips
-from lassi_lib.display.style import METHOD_MARKERS, StudyFigure, colours_of
+from lassi_lib.display.faces import face_rows
+from lassi_lib.display.style import StudyFigure, colours_of, marker_of, pair_names, words
 
 
 def kept_dots(table: pd.DataFrame) -> StudyFigure:
@@ -19,8 +18,9 @@ def kept_dots(table: pd.DataFrame) -> StudyFigure:
     are points found fair, hollow ones all others. A line without marks has no such points.
     """
     modes, methods = list(dict.fromkeys(table["mode"])), list(dict.fromkeys(table["method"]))
-    names = [f"{t} / {s} ({a})" if a != s else f"{t} / {s}" for t, s, a in
-             zip(table["task"], table["sensitive"], table["attribute"], strict=True)]  # fmt: skip
+    differs = table["attribute"] != table["sensitive"]
+    added = (" (" + table["attribute"] + ")").where(differs, "")
+    names = [pair + more for pair, more in zip(pair_names(table), added, strict=True)]
     pairs = list(dict.fromkeys(names))
     colours = colours_of(methods)
     figure = StudyFigure(figsize=(9, 1.6 + 0.26 * len(pairs) * (len(methods) + 0.6)), layout="constrained")
@@ -37,20 +37,19 @@ def kept_dots(table: pd.DataFrame) -> StudyFigure:
                     continue
                 colour = colours[row["method"]]
                 axes.plot([low, high], [at + lift] * 2, color=colour, lw=1.2)
-                axes.plot(x, at + lift, METHOD_MARKERS.get(row["method"], "D"), ms=6, mec=colour, clip_on=False,
+                axes.plot(x, at + lift, marker_of(row["method"]), ms=6, mec=colour, clip_on=False,
                           mfc=colour if group == "fair" else "white", zorder=4)  # fmt: skip
-        axes.set_title(_words(mode), loc="left", fontsize=10)
+        axes.set_title(words(mode), loc="left", fontsize=10)
         axes.grid(axis="y", visible=False)
     ends = table[["kept_fair_low", "kept_others_low"]].min().min()
     axes.set(xlim=(max(0, 5 * np.floor(np.nan_to_num(ends) / 5)), 100.5))
     middle = (len(methods) - 1) / 2 + np.arange(len(pairs)) * (len(methods) + 0.6)
-    panels[0].set_yticks(middle, [_words(p) for p in pairs])
+    panels[0].set_yticks(middle, [words(p) for p in pairs])
     panels[0].set_ylim(y.max() + 0.7, -0.7)
     figure.supxlabel("keep their decision on all true counterfactuals (% of points)", fontsize=9)
-    handles = [panels[0].plot([], [], METHOD_MARKERS.get(m, "D"), color=colours[m])[0] for m in methods]
+    handles = [panels[0].plot([], [], marker_of(m), color=colours[m])[0] for m in methods]
     handles += [panels[0].plot([], [], "o", mec="#333333", mfc=c)[0] for c in ("#333333", "white")]
-    words = [*methods, "found fair", "all others"]
-    figure.legend(handles, words, loc="outside upper center", ncols=6, frameon=False)
+    figure.legend_above(handles, [*methods, "found fair", "all others"])
     return figure
 
 
@@ -69,6 +68,6 @@ def true_strips(
     rows, labels, captions = [], [], []
     for name, images in drawn.items():
         rows += [np.asarray(images), np.asarray(decoded[name])]
-        labels += [f"{_words(name)}, drawn", "z + t a, decoded"]
+        labels += [f"{words(name)}, drawn", "z + t a, decoded"]
         captions += [[f"{v:g}" for v in values], [f"t = {x:+.2g}" for x in t]]
-    return _strips(rows, labels, captions)
+    return face_rows(rows, labels, captions)

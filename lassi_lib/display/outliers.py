@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.patches import Rectangle
 
 from lassi_lib.display.audit import heatmap
-from lassi_lib.display.style import DPI, METHOD_MARKERS, StudyFigure, colours_of
+from lassi_lib.display.style import DPI, StudyFigure, class_name, colours_of, marker_of, words
 
 _AXES = {
     "abs_phi": "|phi| of attribute and task in the labels",
@@ -21,7 +21,7 @@ _AXES = {
 _GAP = 2  # pixels between frames
 
 
-def strip_figure(strips: Sequence[Any], classes: tuple[str, str] = ("no", "yes")) -> StudyFigure:
+def strip_figure(strips: Sequence[Any]) -> StudyFigure:
     """Show each face along its vector and, below, each method's decisions and certificate.
 
     Below the frames a dot says that the unsmoothed class is that of the face itself (t = 0), a cross that
@@ -31,8 +31,6 @@ def strip_figure(strips: Sequence[Any], classes: tuple[str, str] = ("no", "yes")
     ----------
     strips : sequence
         As `study.strips.strips` returns them: pair, index, label, t [m], images [m, 3, S, S], answers.
-    classes : tuple of str
-        What the classes 0 and 1 are called.
     """
     if not strips:
         raise ValueError("no strip to show")
@@ -53,16 +51,10 @@ def strip_figure(strips: Sequence[Any], classes: tuple[str, str] = ("no", "yes")
         frame.axis("off")
         if number == 0:
             for j, t in enumerate(strip.t):
-                frame.text(
-                    (j + 0.45) * (size + _GAP),
-                    -3,
-                    f"{'t = ' if j == 0 else ''}{t:+.2f}",
-                    ha="center",
-                    fontsize=8,
-                )
-        label = classes[strip.label] if strip.label < len(classes) else strip.label
-        words = f"{_words(strip.pair)}\ntest face {strip.index}, label {label}"
-        frame.text(1.02, 0.5, words, transform=frame.transAxes, va="center", fontsize=9, linespacing=1.5)
+                shown = f"{'t = ' if j == 0 else ''}{t:+.2f}"
+                frame.text((j + 0.45) * (size + _GAP), -3, shown, ha="center", fontsize=8)
+        beside = f"{words(strip.pair)}\ntest face {strip.index}, label {class_name(strip.label)}"
+        frame.text(1.02, 0.5, beside, transform=frame.transAxes, va="center", fontsize=9, linespacing=1.5)
         rows = len(strip.answers)
         marks = figure.add_axes(
             (6 / width, (top - size * zoom - line * rows) / height, wide / width, line * rows / height)
@@ -87,7 +79,7 @@ def _certificate(a: dict) -> str:
         f"d_cs {a['d_cs']:.2f}, d_rs {a['d_rs']:.2f}: " if np.isfinite([a["d_cs"], a["d_rs"]]).all() else ""
     )
     exact = f" at t = {a['t']:+.2f}" if np.isfinite(a["t"]) else ""
-    return f"{a['method']}: {radii}{_words(a['status']).lower()}; exactly {a['decision'].lower()}{exact}"
+    return f"{a['method']}: {radii}{words(a['status']).lower()}; exactly {a['decision'].lower()}{exact}"
 
 
 def outlier_scatter(means: pd.DataFrame, fits: pd.DataFrame, labelled: Iterable[str]) -> StudyFigure:
@@ -113,7 +105,7 @@ def outlier_scatter(means: pd.DataFrame, fits: pd.DataFrame, labelled: Iterable[
         for method in methods:
             mine = means["method"] == method
             style = {"color": colours[method], "ms": 6, "ls": "none", "label": method}
-            axes.plot(values[mine], means["ratio"][mine], METHOD_MARKERS.get(method, "D"), **style)
+            axes.plot(values[mine], means["ratio"][mine], marker_of(method), **style)
             fit = fits[(fits["method"] == method) & (fits["predictor"] == name)].iloc[0]
             rho, low, high = fit[["spearman", "spearman_low", "spearman_high"]]
             known = np.isfinite(rho)
@@ -126,13 +118,12 @@ def outlier_scatter(means: pd.DataFrame, fits: pd.DataFrame, labelled: Iterable[
             axes.plot(x, y, "o", mfc="none", mec="black", ms=11)
             side = "right" if x > middle else "left"  # names stay inside the panel
             style = {"textcoords": "offset points", "ha": side, "fontsize": 8}
-            axes.annotate(_words(pairs[i]).replace("/", " / "), (x, y), (0, 9), **style)
+            axes.annotate(words(pairs[i]).replace("/", " / "), (x, y), (0, 9), **style)
         axes.set(yscale="log", xlabel=label, xscale="log" if name == "log_positives" else "linear")
         axes.set_title("rank correlation: " + ", ".join(said), loc="left", fontsize=8)
         axes.margins(0.12)
     figure.supylabel("d_cs / d_rs, median over test points (below 1: most are certified)", fontsize=9)
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=4, frameon=False)
+    figure.legend_above(*panels[0].get_legend_handles_labels(), ncols=4)
     return figure
 
 
@@ -181,7 +172,3 @@ def outlier_matrix(means: pd.DataFrame, method: str, chosen: tuple[str, str] | N
             axes.add_patch(Rectangle(cell, 1, 1, fill=False, ec="black", lw=3, clip_on=False))
             axes.add_patch(Rectangle(cell, 1, 1, fill=False, ec="white", lw=1.2, clip_on=False))
     return figure
-
-
-def _words(name: str) -> str:
-    return str(name).replace("_", " ")

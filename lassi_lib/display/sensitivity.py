@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from lassi_lib.display.certificates import _pairs, _words
-from lassi_lib.display.style import StudyFigure, colours_of
+from lassi_lib.display.style import StudyFigure, colours_of, parts_of, words
 
 RATES = {"certified_fairness": "certified fairness (%)", "accuracy": "accuracy (%)"}
 _STYLES = ("-", "--", ":", "-.")
@@ -32,23 +31,21 @@ def setting_lines(
         Mark the sigma_rs at which the largest possible d_rs (`ceiling`) equals the mean d_cs: left of it
         most points cannot be certified.
     """
-    pairs, methods = _pairs(table), list(dict.fromkeys(table["method"]))
+    methods = list(dict.fromkeys(table["method"]))
     certificates, colours = list(dict.fromkeys(table["certificate"])), colours_of(methods)
     ticks = sorted(table[setting].unique(), key=float)
-    table = table.sort_values(setting, key=lambda column: column.astype(float), kind="stable")
-    of_pair = np.array(_pairs(table, unique=False), dtype=object)
+    by_setting = {"by": setting, "key": lambda column: column.astype(float), "kind": "stable"}
+    pairs = {pair: part.sort_values(**by_setting) for pair, part in parts_of(table).items()}
     size = (max(7.5, 4.3 * len(pairs)), 1.2 + 2.2 * len(values))
     figure = StudyFigure(figsize=size, layout="constrained")
     panels = figure.subplots(len(values), len(pairs), sharex=True, sharey="row", squeeze=False)
     shown: dict[str, object] = {}
     for (row, value), (column, pair) in ((r, c) for r in enumerate(values) for c in enumerate(pairs)):
         axes = panels[row, column]
-        for (method, certificate), part in table[of_pair == pair].groupby(
-            ["method", "certificate"], sort=False
-        ):
+        for (method, certificate), part in pairs[pair].groupby(["method", "certificate"], sort=False):
             x, colour = [ticks.index(t) for t in part[setting]], colours[method]
             style = _STYLES[certificates.index(certificate)]
-            name = f"{method}, {_words(certificate)}" if len(certificates) > 1 else method
+            name = f"{method}, {words(certificate)}" if len(certificates) > 1 else method
             (shown[name],) = axes.plot(x, part[value], style, marker="o", ms=3, lw=1.4, color=colour)
             if f"{value}_low" in part:
                 ends = part[f"{value}_low"], part[f"{value}_high"]
@@ -68,9 +65,9 @@ def setting_lines(
             axes.set_ylim(max(axes.get_ylim()[0] - 5, 0), min(axes.get_ylim()[1] + 5, 100))
         axes.set_xticks(range(len(ticks)), ticks)
         if row == 0:
-            axes.set_title(_words(pair), loc="left", fontsize=10)
+            axes.set_title(words(pair), loc="left", fontsize=10)
         if column == 0:
             axes.set_ylabel(values[value], fontsize=9)
     figure.supxlabel(setting, fontsize=9)
-    figure.legend(list(shown.values()), list(shown), loc="outside upper center", ncols=3, frameon=False)
+    figure.legend_above(list(shown.values()), list(shown), ncols=3)
     return figure

@@ -1,11 +1,14 @@
-"""One look for every figure, and one way to save it: fixed colours, equal data gives equal bytes."""
+"""One look for every figure (colours, marks, names, legends), and one way to save it: equal data, equal bytes."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
@@ -13,7 +16,8 @@ from lassi_lib.files import whole
 
 # Okabe & Ito's palette, told apart by all common kinds of colour vision; markers differ as well.
 METHOD_COLOURS = {"Naive": "#E69F00", "DataAug": "#009E73", "LASSI": "#0072B2"}
-METHOD_MARKERS = {"Naive": "o", "DataAug": "s", "LASSI": "^"}
+_MARKERS = {"Naive": "o", "DataAug": "s", "LASSI": "^"}
+CLASSES = ("no", "yes")  # what the classes 0 and 1 are called
 _OTHERS = ("#CC79A7", "#56B4E9", "#D55E00", "#000000")
 DPI = 100
 _MAX_SVG = 200_000  # bytes; a larger drawing is shown as PNG
@@ -26,6 +30,10 @@ class StudyFigure(Figure):
     alt = ""
     vector = False  # set where there are pictures among lines: kept as SVG too, pictures as they are
 
+    def legend_above(self, handles: Sequence, names: Sequence[str], ncols: int = 6, **look: Any) -> Any:
+        """Put the legend above all panels."""
+        return self.legend(handles, names, loc="outside upper center", ncols=ncols, frameon=False, **look)
+
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict, dict]:
         svg = b"" if has_images(self) else _render(self, "svg")
         if 0 < len(svg) <= _MAX_SVG:
@@ -37,7 +45,6 @@ class StudyFigure(Figure):
 
 def use_style() -> None:
     """Set the study's theme for all figures that follow, and let tables be shown whole."""
-    import pandas as pd
     import seaborn
 
     pd.set_option("display.max_colwidth", None, "display.max_rows", None, "display.max_columns", None)
@@ -53,6 +60,38 @@ def colours_of(methods: list[str]) -> dict[str, str]:
     """Return a colour per method: the fixed ones, and the palette's rest for methods unknown here."""
     unknown = [m for m in methods if m not in METHOD_COLOURS]
     return {m: METHOD_COLOURS.get(m) or _OTHERS[unknown.index(m) % len(_OTHERS)] for m in methods}
+
+
+def marker_of(method: str) -> str:
+    """Return a method's marker."""
+    return _MARKERS.get(method, "D")
+
+
+def words(name: object) -> str:
+    """Return a name as people read it: 'Pale Skin + Young' for 'Pale_Skin+Young'."""
+    return str(name).replace("_", " ").replace("+", " + ")
+
+
+def class_name(k: int) -> str:
+    """Return what a class is called: 'none' for an abstention."""
+    return CLASSES[k] if 0 <= k < len(CLASSES) else "none" if k < 0 else str(k)
+
+
+def pair_names(table: pd.DataFrame) -> list[str]:
+    """Return 'task / sensitive' of every row."""
+    return [f"{t} / {s}" for t, s in zip(table["task"], table["sensitive"], strict=True)]
+
+
+def parts_of(table: pd.DataFrame, names: Sequence[str] = ()) -> dict[str, pd.DataFrame]:
+    """Return the rows of each of `names` (default: `pair_names`), in the order of first occurrence."""
+    of_row = np.array(list(names) or pair_names(table), dtype=object)
+    return {name: table[of_row == name] for name in dict.fromkeys(of_row)}
+
+
+def margins(rows: pd.DataFrame, value: str) -> np.ndarray:
+    """Return how far the interval of a column reaches down and up, [2, n], as `errorbar` takes it."""
+    middle = rows[value].to_numpy(float)
+    return np.stack([middle - rows[f"{value}_low"], rows[f"{value}_high"] - middle]).clip(0)
 
 
 def has_images(figure: Figure) -> bool:

@@ -2,12 +2,25 @@
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
 from lassi_lib.display.certificates import history_curve
 from lassi_lib.display.faces import montage
-from lassi_lib.display.style import METHOD_COLOURS, StudyFigure, colours_of, save_figure, use_style
+from lassi_lib.display.style import (
+    METHOD_COLOURS,
+    StudyFigure,
+    class_name,
+    colours_of,
+    margins,
+    marker_of,
+    pair_names,
+    parts_of,
+    save_figure,
+    use_style,
+    words,
+)
 
 FACES = np.random.default_rng(0).integers(0, 256, (4, 3, 16, 16), dtype=np.uint8)
 
@@ -62,3 +75,31 @@ def test_method_colours_are_fixed_and_distinct():
     colours = colours_of(["new", "LASSI", "Naive", "other", "DataAug"])
     assert {m: colours[m] for m in METHOD_COLOURS} == METHOD_COLOURS
     assert len(set(colours.values())) == 5
+
+
+def test_rows_fall_into_parts_in_the_order_in_which_they_occur():
+    table = pd.DataFrame({"task": list("ABA"), "sensitive": ["x_y", "z", "x_y"], "value": [1.0, 2.0, 3.0]})
+    assert pair_names(table) == ["A / x_y", "B / z", "A / x_y"]
+    assert {k: list(v["value"]) for k, v in parts_of(table).items()} == {"A / x_y": [1, 3], "B / z": [2]}
+    assert {k: list(v.index) for k, v in parts_of(table, ["u", "t", "t"]).items()} == {"u": [0], "t": [1, 2]}
+
+
+def test_margins_reach_to_the_ends_and_never_backwards():
+    rows = pd.DataFrame({"x": [5.0, 1.0], "x_low": [4.0, 1.5], "x_high": [7.0, 2.0]})
+    np.testing.assert_array_equal(margins(rows, "x"), [[1, 0], [2, 1]])
+
+
+def test_names_are_words_and_unknown_methods_and_classes_have_a_look_too():
+    assert words("Pale_Skin+Young") == "Pale Skin + Young"
+    assert [class_name(k) for k in (-1, 0, 1, 2)] == ["none", "no", "yes", "2"]
+    assert marker_of("LASSI") != marker_of("mine") == "D"
+
+
+def test_a_legend_stands_above_the_panels():
+    figure = StudyFigure(layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], label="a line")
+    legend = figure.legend_above(*axes.get_legend_handles_labels())
+    figure.draw_without_rendering()
+    assert [t.get_text() for t in legend.get_texts()] == ["a line"]
+    assert legend.get_window_extent().y0 > axes.get_window_extent().y1
