@@ -17,8 +17,11 @@ from lassi_lib.study.statistics import (
     holm,
     outcomes,
     paired_difference,
+    parts_of,
     rate_interval,
+    rated,
     summarise,
+    with_ends,
 )
 
 
@@ -127,6 +130,14 @@ def test_rate_interval_covers_new_seeds_and_new_points(mu, seed_sd, point_sd):
         y, rate = probit_study(rng, 4000, m, n, mu, seed_sd, point_sd)
         low, high = rate_interval(y)
         assert ((low <= rate) & (rate <= high)).mean() >= 0.93, (m, n)
+
+
+def test_rate_interval_covers_less_where_rates_of_seeds_are_skewed_as_its_docstring_says():
+    rng = np.random.default_rng(14)
+    for m, least in ((2, 0.93), (3, 0.90), (5, 0.87)):
+        y, rate = probit_study(rng, 2000, m, 300, 2.5, 1.2, 1.0)  # seeds' rates 91 +- 12
+        low, high = rate_interval(y)
+        assert least <= ((low <= rate) & (rate <= high)).mean() <= 0.96, m
 
 
 # as Supp. Table 12: LASSI's 98.0 +- 0.5, 86.5 +- 2.7, Naive's 0.6 +- 0.5, 38.2 +- 23.4
@@ -380,3 +391,16 @@ def test_prediction_interval_holds_for_repetitions_of_the_published_study():
         table = compare(pd.DataFrame(ours), theirs)
         inside.append(bool(table.loc[table["metric"] == "accuracy", "within_prediction"].item()))
     assert np.mean(inside) >= 0.93
+
+
+def test_a_rate_with_its_ends_makes_three_columns():
+    assert with_ends("x", 1.0, 0.5, 2.0) == {"x": 1.0, "x_low": 0.5, "x_high": 2.0}
+    y = np.array([[1.0, 1.0, 0.0, 1.0]])
+    low, high = rate_interval(y, 0.9, "fixed")
+    assert rated("fair", y, 0.9, "fixed") == {"fair": 75.0, "fair_low": 100 * low, "fair_high": 100 * high}
+
+
+def test_parts_come_in_the_order_of_first_occurrence_with_their_columns():
+    rows = pd.DataFrame({"task": list("BAB"), "seed": [0, 0, 0], "value": [1, 2, 3]})
+    found = [(key, list(part["value"])) for key, part in parts_of(rows, ("task", "seed"))]
+    assert found == [({"task": "B", "seed": 0}, [1, 3]), ({"task": "A", "seed": 0}, [2])]
