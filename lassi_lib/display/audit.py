@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
-from lassi_lib.display.style import StudyFigure, colours_of, margins, marker_of, parts_of, words
+from lassi_lib.display.style import StudyFigure, colours_of, grouped, margins, marker_of, words
 
 _GOOD, _BAD = "#0072B2", "#D55E00"
 
@@ -63,7 +63,7 @@ def majority_figure(table: pd.DataFrame) -> StudyFigure:
         As `accuracy_margins` returns it: table, row, method, accuracy, accuracy_low, accuracy_high,
         majority_rate, verdict.
     """
-    parts = parts_of(table, table["table"])
+    parts = grouped(table, table["table"])
     heights = [max(len(part), 2) for part in parts.values()]
     figure = StudyFigure(figsize=(9, 1.3 + 0.19 * sum(heights) + 0.3 * len(parts)), layout="constrained")
     panels = figure.subplots(len(parts), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from lassi_lib.display.style import StudyFigure, colours_of, margins, marker_of, pair_names, parts_of, words
+from lassi_lib.display.style import StudyFigure, colours_of, grouped, margins, marker_of, pair_names, words
 
 _PANELS = {
     "certified_fairness": "certified fairness (%)",
@@ -19,7 +19,7 @@ def phi_lines(summary: pd.DataFrame) -> StudyFigure:
 
     A dotted stroke marks CelebA's own phi; what lies in the shaded part of the last panel is certified.
     """
-    pairs = parts_of(summary)
+    pairs = grouped(summary)
     figure, grid = _grid(len(pairs), 2.4)
     for line, (pair, here) in zip(grid, pairs.items(), strict=True):
         for axes, column in zip(line, _PANELS, strict=True):
@@ -39,7 +39,7 @@ def phi_lines(summary: pd.DataFrame) -> StudyFigure:
 def kind_dots(summary: pd.DataFrame) -> StudyFigure:
     """Show fairness and d_cs/d_rs along each kind of vector, of `causes.swapped`: a row per pair and kind."""
     names = [f"{p}, phi {x:.2f}" for p, x in zip(pair_names(summary), summary["phi"], strict=True)]
-    blocks = parts_of(summary, names)
+    blocks = grouped(summary, names)
     most = max(part["vector_type"].nunique() for part in blocks.values())
     figure, grid = _grid(len(blocks), 0.7 + 0.36 * most)
     for line, (block, here) in zip(grid, blocks.items(), strict=True):

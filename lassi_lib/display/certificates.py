@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from lassi_lib.display.style import StudyFigure, colours_of, margins, marker_of, pair_names, parts_of, words
+from lassi_lib.display.style import StudyFigure, colours_of, grouped, margins, marker_of, pair_names, words
 
 
 def fairness_bars(summary: pd.DataFrame, published: Mapping[str, str] | None = None) -> StudyFigure:
@@ -80,7 +80,7 @@ def radius_scatter(rows: pd.DataFrame, columns: int = 3) -> StudyFigure:
     columns : int
         Panels per row.
     """
-    pairs, methods = parts_of(rows), list(dict.fromkeys(rows["method"]))
+    pairs, methods = grouped(rows), list(dict.fromkeys(rows["method"]))
     colours, columns = colours_of(methods), min(columns, len(pairs))
     lines, edge = -(-len(pairs) // columns), min(4.0, 7.4 / columns)  # inches
     figure = StudyFigure(figsize=(edge * columns + 1.6, 1.2 + lines * (edge + 0.7)), layout="constrained")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lassi_lib.display.faces import face_rows
-from lassi_lib.display.style import StudyFigure, class_name, colours_of, marker_of, parts_of, words
+from lassi_lib.display.style import StudyFigure, class_name, colours_of, grouped, marker_of, words
 
 # marker, colour and size: where answers agree, the smaller marker lies on the larger
 MODE_STYLE = {
@@ -22,7 +22,7 @@ MODE_STYLE = {
 
 def mode_dots(table: pd.DataFrame) -> StudyFigure:
     """Show the share of fair points per pair, method and mode, with intervals (`fairness_by_mode`)."""
-    pairs, methods = parts_of(table), list(dict.fromkeys(table["method"]))
+    pairs, methods = grouped(table), list(dict.fromkeys(table["method"]))
     colours = colours_of(methods)
     figure = StudyFigure(figsize=(9, 1.6 + 0.3 * len(pairs) * (len(methods) + 0.8)), layout="constrained")
     axes, ticks, names, y = figure.subplots(), [], [], 0.0
@@ -71,7 +71,7 @@ def slack_curves(rows: pd.DataFrame) -> StudyFigure:
 
     `rows` need task, sensitive, method, mode and slack; what lies right of zero is certified.
     """
-    pairs, methods = parts_of(rows), list(dict.fromkeys(rows["method"]))
+    pairs, methods = grouped(rows), list(dict.fromkeys(rows["method"]))
     colours, (figure, panels) = colours_of(methods), _panels(pairs)
     styles = {"monte_carlo": "--", "exact_smoothing": "-"}
     low, high = np.quantile(rows["slack"], [0.002, 0.998])
@@ -98,7 +98,7 @@ def radius_lines(table: pd.DataFrame, at: float | None = None) -> StudyFigure:
 
     `table` is that of `radius_sweep`; a stroke marks `at`, the radius that the encoders were trained for.
     """
-    pairs, methods = parts_of(table), list(dict.fromkeys(table["method"]))
+    pairs, methods = grouped(table), list(dict.fromkeys(table["method"]))
     colours, (figure, panels) = colours_of(methods), _panels(pairs)
     for axes, here in zip(panels, pairs.values(), strict=True):
         for method in methods:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from lassi_lib.display.style import StudyFigure, colours_of, parts_of, words
+from lassi_lib.display.style import StudyFigure, colours_of, grouped, words
 
 RATES = {"certified_fairness": "certified fairness (%)", "accuracy": "accuracy (%)"}
 _STYLES = ("-", "--", ":", "-.")
@@ -35,7 +35,7 @@ def setting_lines(
     certificates, colours = list(dict.fromkeys(table["certificate"])), colours_of(methods)
     ticks = sorted(table[setting].unique(), key=float)
     by_setting = {"by": setting, "key": lambda column: column.astype(float), "kind": "stable"}
-    pairs = {pair: part.sort_values(**by_setting) for pair, part in parts_of(table).items()}
+    pairs = {pair: part.sort_values(**by_setting) for pair, part in grouped(table).items()}
     size = (max(7.5, 4.3 * len(pairs)), 1.2 + 2.2 * len(values))
     figure = StudyFigure(figsize=size, layout="constrained")
     panels = figure.subplots(len(values), len(pairs), sharex=True, sharey="row", squeeze=False)

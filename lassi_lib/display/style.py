@@ -82,7 +82,7 @@ def pair_names(table: pd.DataFrame) -> list[str]:
     return [f"{t} / {s}" for t, s in zip(table["task"], table["sensitive"], strict=True)]
 
 
-def parts_of(table: pd.DataFrame, names: Sequence[str] = ()) -> dict[str, pd.DataFrame]:
+def grouped(table: pd.DataFrame, names: Sequence[str] = ()) -> dict[str, pd.DataFrame]:
     """Return the rows of each of `names` (default: `pair_names`), in the order of first occurrence."""
     of_row = np.array(list(names) or pair_names(table), dtype=object)
     return {name: table[of_row == name] for name in dict.fromkeys(of_row)}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,9 @@ from lassi_lib.study.annotations import Annotations
 from lassi_lib.study.cache import Stage
 from lassi_lib.study.experiment import Experiment, Question, experiments_of, parse_pair
 from lassi_lib.study.published import published
-from lassi_lib.study.statistics import EXPERIMENT, outcomes, rate_interval, summarise
+from lassi_lib.study.statistics import EXPERIMENT, outcomes, parts_of, rated, summarise
 from lassi_lib.study.study import Study
-from lassi_lib.study.verdicts import Verdict, of_seeds, worst_of
+from lassi_lib.study.verdicts import Verdict, decided, of_seeds, tally, worst_of
 
 KINDS = {"ResNet18": "resnet18", "zG_classifier": "latent"}  # as the supplement calls them
 _FRESH = 1_000_000_007  # numbers of points, so that end points draw noise of their own
@@ -72,10 +71,7 @@ def steps(study: Study, given: dict[str, Any]) -> Iterator[tuple[Stage, str, tup
 
 def decisions(study: Study, e: Experiment, split: str) -> pd.DataFrame:
     """Return one base classifier's decisions on a split (see `base_rows`), from the stage cache."""
-    folder = study.cache.fetch(
-        _decisions_stage(study, e, split), lambda folder: _examine(study, e, split, folder)
-    )
-    return pd.read_csv(folder / "rows.csv")
+    return study.cache.rows(_decisions_stage(study, e, split), lambda: _examine(study, e, split))
 
 
 def _decisions_stage(study: Study, e: Experiment, split: str) -> Stage:
@@ -87,7 +83,7 @@ def _decisions_stage(study: Study, e: Experiment, split: str) -> Stage:
     return Stage("base_rows", 1, {"split": split, "epsilon": study.pipeline.certification.epsilon}, parents)
 
 
-def _examine(study: Study, e: Experiment, split: str, folder: Path) -> None:
+def _examine(study: Study, e: Experiment, split: str) -> pd.DataFrame:
     from lassi_lib.learning.empirical import empirical_fairness
 
     C, z = vectors.base_classifier(study, KINDS[e.method], e.task, e.seed), study.latents(split)
@@ -101,8 +97,7 @@ def _examine(study: Study, e: Experiment, split: str, folder: Path) -> None:
         prediction, status = found.prediction, np.where(found.constant["grid"], "PASSED", "REFUTED")
     else:
         prediction, status = np.concatenate([predict(part) for part in z.split(512)]), "UNDECIDED"
-    rows = pd.DataFrame({"index": np.arange(len(z)), "prediction": prediction, "status": status})
-    rows.to_csv(folder / "rows.csv", index=False)
+    return pd.DataFrame({"index": np.arange(len(z)), "prediction": prediction, "status": status})
 
 
 def endpoint_rows(study: Study, experiments: Iterable[Experiment]) -> pd.DataFrame:
@@ -131,15 +126,14 @@ def endpoint_rows(study: Study, experiments: Iterable[Experiment]) -> pd.DataFra
 
 def endpoint_predictions(study: Study, e: Experiment) -> pd.DataFrame:
     """Return the smoothed predictions at z +- epsilon a_k, a column per end point, from the stage cache."""
-    folder = study.cache.fetch(_endpoints_stage(study, e), lambda folder: _at_endpoints(study, e, folder))
-    return pd.read_csv(folder / "predictions.csv")
+    return study.cache.rows(_endpoints_stage(study, e), lambda: _at_endpoints(study, e), "predictions")
 
 
 def _endpoints_stage(study: Study, e: Experiment) -> Stage:
     return Stage("endpoints", 1, {}, (study._certificates_stage(e).key,))
 
 
-def _at_endpoints(study: Study, e: Experiment, folder: Path) -> None:
+def _at_endpoints(study: Study, e: Experiment) -> pd.DataFrame:
     from lassi_lib.certification.certify import certify
 
     rows = study.certificates(e)
@@ -153,7 +147,7 @@ def _at_endpoints(study: Study, e: Experiment, folder: Path) -> None:
             label=f"end point {k} {e.label}",
         )  # fmt: skip
         predictions[f"end point {k}"] = there["prediction"]
-    pd.DataFrame(predictions).to_csv(folder / "predictions.csv", index=False)
+    return pd.DataFrame(predictions)
 
 
 def fairness_table(rows: pd.DataFrame, table: str, by: Iterable[str], confidence: float) -> pd.DataFrame:
@@ -235,24 +229,20 @@ def change_verdict(rows: pd.DataFrame, min_changed: float, confidence: float = 0
     supported when the upper bound is smaller, else inconclusive; bounds one-sided at `confidence`, divided
     over the rows (Bonferroni), over seeds and points. `outcome_these_models` leaves seeds out.
     """
-    parts = dict(list(rows.groupby(["task", "sensitive", "method"], sort=False)))
+    parts = list(parts_of(rows, ("task", "sensitive", "method")))
     level, table = 1 - 2 * (1 - confidence) / len(parts), []
-    for key, part in parts.items():
-        row = dict(zip(("task", "sensitive", "method"), key, strict=True))
+    for row, part in parts:
         y = 1 - outcomes(part, "certified")
         for name, seeds in (("outcome_these_models", "fixed"), ("outcome", "random")):
-            low, high = (100 * x for x in rate_interval(y, level, seeds))
-            row |= {"changed": 100 * y.mean(), "changed_low": low, "changed_high": high}
-            decided = "supported" if low >= min_changed else "not supported"
-            row[name] = decided if low >= min_changed or high < min_changed else "inconclusive"
+            row |= rated("changed", y, level, seeds)
+            row[name] = decided(row["changed_low"], row["changed_high"], min_changed)
         table.append(row)
     table, order = pd.DataFrame(table), ("supported", "inconclusive", "not supported")
     outcome = worst_of(table["outcome"])
-    tally = ", ".join(f"{(table['outcome'] == o).sum()} {o}" for o in order)
     few, counted = of_seeds(rows["seed"].nunique())
     text = (
         f"That an ordinary classifier changes its decision for at least {min_changed:g} % of faces is {outcome}{few}: of "
-        f"{len(table)} pairs and classifiers {tally}. Supported when the lower {100 * confidence:g} % bound of the "
+        f"{len(table)} pairs and classifiers {tally(table['outcome'], order)}. Supported when the lower {100 * confidence:g} % bound of the "
         f"share that changes somewhere on the grid is at least {min_changed:g} %, not supported when the upper bound is "
         f"smaller, else inconclusive (one-sided bounds, Bonferroni, {counted}). Test points alone "
         f"counted, {(table['outcome_these_models'] == 'supported').sum()} of {len(table)} are supported."

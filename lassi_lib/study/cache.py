@@ -22,9 +22,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lassi_lib.study.params import ROOT
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # what a damaged record may raise
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -94,6 +97,15 @@ class StageCache:
             if not self.has(stage):
                 self._compute(stage, compute)
         return folder
+
+    def rows(self, stage: Stage, make: Callable[[], pd.DataFrame], name: str = "rows") -> pd.DataFrame:
+        """Return the table ``<name>.csv`` that a stage is, making it first if needed."""
+        import pandas as pd
+
+        def compute(folder: Path) -> None:
+            make().to_csv(folder / f"{name}.csv", index=False)
+
+        return pd.read_csv(self.fetch(stage, compute) / f"{name}.csv")
 
     def _lock(self, stage: Stage) -> AbstractContextManager[None]:
         lock = self.root / "locks" / f"{stage.name}-{stage.key}"

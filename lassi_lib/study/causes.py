@@ -25,10 +25,10 @@ from lassi_lib.errors import StudyError
 from lassi_lib.similarity.kinds import angle_of
 from lassi_lib.study.experiment import Experiment, Question, experiments_of, parse_pair
 from lassi_lib.study.params import load_pipeline
-from lassi_lib.study.statistics import crossed_variance
+from lassi_lib.study.statistics import crossed_variance, parts_of, with_ends
 from lassi_lib.study.study import Study
 from lassi_lib.study.vectors import boundaries
-from lassi_lib.study.verdicts import Verdict, worst_of
+from lassi_lib.study.verdicts import Verdict, decided, worst_of
 
 CELEBA = "CelebA"  # the correlation as it is
 REFERENCE = "mean_difference"
@@ -260,7 +260,7 @@ def _summary(rows: pd.DataFrame, by: str, facts: dict, confidence: float) -> pd.
             for q, cube in cubes.items():
                 found = _estimated(cube, q, by, np.eye(len(cube[0]))[k], (1 - confidence) / 2)
                 name, found = (q, found) if q in _RATES else ("ratio_percent", 100 * found)
-                row |= dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
+                row |= with_ends(name, *found)
             table.append(row | here[["d_cs", "d_rs"]].median().to_dict() | facts[phi, kind])
     return pd.DataFrame(table)
 
@@ -276,8 +276,8 @@ def _questions(rows: pd.DataFrame, by: str) -> Iterator[tuple[dict[str, Any], pd
         return np.ptp(x) * x / (x @ x)
 
     keys = ["task", "sensitive", "method", *["phi"] * (by != "phi")]
-    for key, part in rows.groupby(keys, sort=False):
-        row, (first, *others) = dict(zip(keys, key, strict=True)), part[by].unique()
+    for row, part in parts_of(rows, keys):
+        first, *others = part[by].unique()
         if by == "phi" and others:
             ends = np.abs([first, *others])
             yield row | {"compared": f"|phi| {ends.max():.2f} against {ends.min():.2f}"}, part, slope
@@ -296,7 +296,7 @@ def _effects(part: pd.DataFrame, by: str, weights: Callable, tail: float, seeds:
     for name, quantity in names.items():
         cube = _cube(part, by, quantity)
         found = _estimated(cube, quantity, by, weights(cube[0]), tail, seeds)
-        row |= dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
+        row |= with_ends(name, *found)
     return row
 
 
@@ -360,8 +360,7 @@ def causes_verdict(
         found = {seeds: _effects(part, by, weights, tail, seeds) for seeds in ("random", "fixed")}
         first = {c: row[c] for c in ("explanation", "task", "sensitive", "compared")} | found["random"]
         for column, effect in zip(("outcome", "outcome_these_models"), found.values(), strict=True):
-            outcome = "supported" if effect["factor_low"] >= min_factor else "inconclusive"
-            first[column] = "not supported" if effect["factor_high"] < min_factor else outcome
+            first[column] = decided(effect["factor_low"], effect["factor_high"], min_factor)
         table.append(first)
     table = pd.DataFrame(table)
     outcomes = {name: worst_of(p["outcome"]) for name, p in table.groupby("explanation", sort=False)}

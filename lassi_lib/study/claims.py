@@ -11,9 +11,9 @@ from lassi_lib.errors import StudyError
 from lassi_lib.study import vectors
 from lassi_lib.study.experiment import Experiment
 from lassi_lib.study.published import merk_beside_eccv, published
-from lassi_lib.study.statistics import PAIR, outcomes, rate_interval
+from lassi_lib.study.statistics import PAIR, outcomes, parts_of, rated
 from lassi_lib.study.study import Study
-from lassi_lib.study.verdicts import OUTCOMES, Verdict, of_seeds, worst_of
+from lassi_lib.study.verdicts import Verdict, of_seeds, tally, worst_of
 
 PUBLISHED_KINDS = ("mean_difference", "perpendicular", "ramaswamy", "discovered")
 _FIT = 8000  # training faces that a probe is fitted on
@@ -139,36 +139,29 @@ def transfer_verdict(rows: pd.DataFrame, min_fairness: float, confidence: float 
     """
     if rows.empty:
         raise StudyError("claim 3: there are no certificate rows to judge: run some experiments first")
-    parts = dict(list(rows.groupby([*PAIR, "method"], sort=False)))
+    parts = list(parts_of(rows, (*PAIR, "method")))
     level = 1 - 2 * (1 - confidence) / len(parts)
     table = []
-    for key, part in parts.items():
+    for key, part in parts:
         label = part["label"].to_numpy()
         majority = 100 * np.bincount(label).max() / len(label)
-        row = dict(zip((*PAIR, "method"), key, strict=True)) | {"n_seeds": part["seed"].nunique()}
+        row = key | {"n_seeds": part["seed"].nunique()}
         row |= {"n_points": part["index"].nunique(), "majority_rate": majority}
         for name, seeds in (("outcome", "random"), ("outcome_these_models", "fixed")):
-            bounds = {}
-            for rate, value in (("certified_fairness", "certified"), ("accuracy", "correct")):
-                y = outcomes(part, value)
-                low, high = rate_interval(y, level, seeds)
-                bounds[rate] = (100 * y.mean(), 100 * low, 100 * high)
-            fair, right = bounds["certified_fairness"], bounds["accuracy"]
-            if seeds == "random":
-                for rate, (value, low, high) in bounds.items():
-                    row |= {rate: value, f"{rate}_low": low, f"{rate}_high": high}
-            if fair[1] >= min_fairness and right[1] > majority:
+            found = rated("certified_fairness", outcomes(part, "certified"), level, seeds)
+            found |= rated("accuracy", outcomes(part, "correct"), level, seeds)
+            row |= found if seeds == "random" else {}
+            if found["certified_fairness_low"] >= min_fairness and found["accuracy_low"] > majority:
                 row[name] = "supported"
             else:
-                short = fair[2] < min_fairness or right[2] <= majority
+                short = found["certified_fairness_high"] < min_fairness or found["accuracy_high"] <= majority
                 row[name] = "not supported" if short else "inconclusive"
         table.append(row)
     table = pd.DataFrame(table)
     outcome = worst_of(table["outcome"])
-    tally = ", ".join(f"{(table['outcome'] == o).sum()} {o}" for o in OUTCOMES)
     few, counted = of_seeds(table["n_seeds"].min())
     text = (
-        f"Claim 3 is {outcome}{few}: of {len(table)} pairs {tally}. A pair is supported when the lower "
+        f"Claim 3 is {outcome}{few}: of {len(table)} pairs {tally(table['outcome'])}. A pair is supported when the lower "
         f"{100 * confidence:g} % bound of its certified fairness is at least {min_fairness:g} % and that of "
         "its accuracy above the majority rate; not supported when the upper bound of either falls short; "
         f"else inconclusive (one-sided bounds, Bonferroni over {len(table)} pairs, {counted})."

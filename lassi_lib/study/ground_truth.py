@@ -9,7 +9,7 @@ or does not, reach them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,9 @@ from lassi_lib.errors import StudyError
 from lassi_lib.study.cache import Stage
 from lassi_lib.study.experiment import Experiment, Question, experiments_of
 from lassi_lib.study.published import published
-from lassi_lib.study.statistics import EXPERIMENT, clopper_pearson, rate_interval, summarise
+from lassi_lib.study.statistics import EXPERIMENT, clopper_pearson, parts_of, rated, summarise, with_ends
 from lassi_lib.study.study import Study
-from lassi_lib.study.verdicts import OUTCOMES, Verdict, worst_of
+from lassi_lib.study.verdicts import OUTCOMES, Verdict, tally, worst_of
 
 if TYPE_CHECKING:
     import torch
@@ -92,11 +92,6 @@ def _positions(study: Study) -> np.ndarray:
     return np.arange(0, study.latent_facts("test")["images"], study.pipeline.certification.test_every)
 
 
-def _cached(study: Study, stage: Stage, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    folder = study.cache.fetch(stage, lambda folder: make().to_csv(folder / "rows.csv", index=False))
-    return pd.read_csv(folder / "rows.csv")
-
-
 # ---- predictions at true counterfactuals -------------------------------------------------------------
 
 
@@ -126,7 +121,7 @@ def steps(study: Study, given: dict[str, Any]) -> Iterator[tuple[Stage, str, tup
 def answers(study: Study, e: Experiment, attribute: str, values: Sequence[float]) -> pd.DataFrame:
     """Return `true_answers` of one experiment and attribute, from the stage cache."""
     stage = _answers_stage(study, e, attribute, values)
-    return _cached(study, stage, lambda: _answers(study, e, attribute, values))
+    return study.cache.rows(stage, lambda: _answers(study, e, attribute, values))
 
 
 def _answers_stage(study: Study, e: Experiment, attribute: str, values: Sequence[float]) -> Stage:
@@ -206,17 +201,15 @@ def truth_table(points: pd.DataFrame, rows: pd.DataFrame, confidence: float = 0.
     rates = summarise(rows, MODE, confidence)
     shown = [f"{rate}{end}" for rate in ("accuracy", "certified_fairness") for end in ("", "_low", "_high")]
     table = []
-    for key, part in points.groupby([*MODE, "attribute"], sort=False):
-        m, row = part["seed"].nunique(), dict(zip((*MODE, "attribute"), key, strict=True))
+    for row, part in parts_of(points, (*MODE, "attribute")):
+        m, groups = part["seed"].nunique(), {"fair": part[part["fair"]], "others": part[~part["fair"]]}
         differ = part.sort_values(["seed", "index"])["differ"].to_numpy().reshape(m, -1)
-        found = {"emp_unfair": (differ.mean(), *rate_interval(differ, confidence))}
-        for name, group in (("fair", part[part["fair"]]), ("others", part[~part["fair"]])):
+        row |= {f"n_{name}": len(group) for name, group in groups.items()}
+        row |= rated("emp_unfair", differ, confidence)
+        for name, group in groups.items():
             k, n = int(group["kept"].sum()), len(group)
-            row[f"n_{name}"] = n
-            ends = clopper_pearson(k / m, n / m, confidence)
-            found[f"kept_{name}"] = (k / n, *ends) if n else (np.nan,) * 3
-        for name, ends in found.items():
-            row |= {f"{name}{end}": 100 * x for end, x in zip(("", "_low", "_high"), ends, strict=True)}
+            ends = (k / n, *clopper_pearson(k / m, n / m, confidence)) if n else (np.nan,) * 3
+            row |= with_ends(f"kept_{name}", *(100 * x for x in ends))
         table.append(row | {"n_broken": int((part["fair"] & ~part["kept"]).sum())})
     return rates[[*MODE, "n_seeds", "n_points", *shown]].merge(pd.DataFrame(table), on=MODE)
 
@@ -272,7 +265,7 @@ def true_distances(study: Study, experiments: Iterable[Experiment], values: Sequ
             stage = Stage("distance", 1, params, parents)
             if stage.key in rows:
                 continue
-            found = _cached(study, stage, make)
+            found = study.cache.rows(stage, make)
             length, left, outside = ((found[c] ** 2).mean() ** 0.5 for c in ("length", "distance", "outside"))
             row = {"sensitive": "+".join(e.sensitive), "attribute": attribute, "displacement": length}
             row |= {"left %": 100 * left / length, "left by any epsilon %": 100 * outside / length}
@@ -317,10 +310,9 @@ def ground_truth_verdict(
     named = ["nothing certified", "supported", "not supported"]
     judged["outcome"] = np.select([empty, enough, short], named, "inconclusive")
     outcome = worst_of(judged["outcome"]) if not empty.all() else "inconclusive"
-    tally = ", ".join(f"{(judged['outcome'] == o).sum()} {o}" for o in (*OUTCOMES, named[0]))
     text = (
         f"That certificates of {' and '.join(methods)} hold for true counterfactuals is {outcome}: of "
-        f"{len(judged)} attributes of pairs {tally}. An attribute is supported when the lower "
+        f"{len(judged)} attributes of pairs {tally(judged['outcome'], (*OUTCOMES, named[0]))}. An attribute is supported when the lower "
         f"{100 * confidence:g} % bound of the share of certified points that keep their prediction is at least "
         f"{min_kept:g} %, not supported when the upper bound falls short, else inconclusive (one-sided bounds "
         f"for these trained models, Bonferroni over those with certified points)."

@@ -26,7 +26,7 @@ from lassi_lib.errors import StudyError
 from lassi_lib.study import vectors
 from lassi_lib.study.associations import associations, celeba_associations
 from lassi_lib.study.published import published
-from lassi_lib.study.statistics import EXPERIMENT, outcomes
+from lassi_lib.study.statistics import EXPERIMENT, outcomes, parts_of
 from lassi_lib.study.study import Study
 from lassi_lib.study.verdicts import Verdict, worst_of
 
@@ -117,8 +117,7 @@ def pair_table(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
     known: dict[tuple, dict] = {}
     table: list[dict] = []
     spread, found = latent_spread(study.latents("test")), vectors.boundaries(study)
-    for key, part in rows.groupby([*EXPERIMENT, "seed"], sort=False):
-        row = dict(zip((*EXPERIMENT, "seed"), key, strict=True))
+    for row, part in parts_of(rows, (*EXPERIMENT, "seed")):
         task, attribute, kind = row["task"], row["sensitive"], row["vector_type"]
         if "+" in attribute:
             raise StudyError(f"pair_table(): '{attribute}' has no single vector: ask one_attribute() first")

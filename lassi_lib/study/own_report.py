@@ -13,8 +13,8 @@ from lassi_lib.errors import StudyError
 from lassi_lib.study.exactness import counterexamples, fairness_by_mode
 from lassi_lib.study.experiment import Experiment
 from lassi_lib.study.own import OwnStudy
-from lassi_lib.study.statistics import EXPERIMENT, clopper_pearson, summarise
-from lassi_lib.study.verdicts import Verdict
+from lassi_lib.study.statistics import EXPERIMENT, clopper_pearson, summarise, with_ends
+from lassi_lib.study.verdicts import Verdict, decided
 
 COLOUR_STEP = 1 / 32  # of 5-bit images: a flow that errs by more does not give a face back
 _DECIDING = ("exact_decision", "empirical", "exact_smoothing", "monte_carlo")  # what says most comes first
@@ -160,9 +160,9 @@ def own_groups(study: OwnStudy, rows: pd.DataFrame, confidence: float = 0.95) ->
                 fair = part.loc[y == value, "status"].isin(FAIR)
                 k, n = int(fair.sum()), len(fair)
                 if n:
-                    low, high = clopper_pearson(k, n, confidence)
+                    ends = (100 * x for x in clopper_pearson(k, n, confidence))
                     row = {"method": method, "faces": f"{words} {name}".replace("_", " "), "n_points": n}
-                    table.append(row | {"fair": 100 * k / n, "fair_low": 100 * low, "fair_high": 100 * high})
+                    table.append(row | with_ends("fair", 100 * k / n, *ends))
     return pd.DataFrame(table)
 
 
@@ -202,11 +202,10 @@ def own_verdict(
         proven = int(part["status"].isin(set(FAIR) - {"PASSED"}).sum())
         low = 100 * clopper_pearson(proven, n, confidence)[0]
         high = 100 * clopper_pearson(n - refuted, n, confidence)[1]
-        outcome = "supported" if low >= min_fair else "not supported" if high < min_fair else "inconclusive"
         row = {"method": method, "mode": part["mode"].iloc[0], "n_points": n, "proven fair": 100 * proven / n}
         row |= {"refuted": 100 * refuted / n, "fair at least": low, "fair at most": high}
         row["constant_would_do"] = bool(summarise(part)["constant_would_do"].iloc[0])
-        table.append(row | {"outcome": "inconclusive" if doubts else outcome})
+        table.append(row | {"outcome": "inconclusive" if doubts else decided(low, high, min_fair)})
     return Verdict(
         table[-1]["outcome"], _text(rows, table[-1], doubts, min_fair, confidence), pd.DataFrame(table)
     )

@@ -20,9 +20,9 @@ from lassi_lib.errors import StudyError, nearest
 from lassi_lib.study.claims import knowledge_table
 from lassi_lib.study.experiment import Experiment, Question, experiments_of
 from lassi_lib.study.published import published
-from lassi_lib.study.statistics import PAIR, paired_difference, summarise
+from lassi_lib.study.statistics import PAIR, paired_difference, parts_of, summarise, with_ends
 from lassi_lib.study.study import Study
-from lassi_lib.study.verdicts import Verdict, VerdictRule, of_seeds, worst_of
+from lassi_lib.study.verdicts import Verdict, VerdictRule, decided, of_seeds, worst_of
 
 VOTED = "exact center, votes"
 SETTINGS = ("lambda_2", "sigma_cs", "sigma_rs")
@@ -263,33 +263,24 @@ def lambda_steps(study: Study, rows: pd.DataFrame, rule: VerdictRule) -> pd.Data
     ``..._these_models`` leaves seeds out. `study` must know the variants, see `varied`.
     """
     lambdas = {m: study.pipeline.methods[m].lambda_2 for m in rows["method"].unique()}
-    pairs = dict(list(rows.groupby(list(PAIR), sort=False)))
+    pairs = list(parts_of(rows, PAIR))
     tail, table = (1 - rule.confidence) / len(pairs), []
-    for key, pair in pairs.items():
+    for key, pair in pairs:
         for low, high in pairwise(sorted(lambdas, key=lambdas.get)):
             a, b = lambdas[low], lambdas[high]
-            row = {"task": key[1], "sensitive": key[2], "n_seeds": pair["seed"].nunique()}
+            row = {"task": key["task"], "sensitive": key["sensitive"], "n_seeds": pair["seed"].nunique()}
             row |= {"from": f"{a:g}", "to": f"{b:g}"}
             for seeds, suffix in (("fixed", "_these_models"), ("random", "")):
                 gain = paired_difference(pair, high, low, "certified", seeds=seeds)
                 loss = paired_difference(pair, low, high, "correct", seeds=seeds)
                 for name, d in (("fairness_gain", gain), ("accuracy_loss", loss)):
-                    row |= {
-                        name: d.difference,
-                        f"{name}_low": d.bounds(tail)[0],
-                        f"{name}_high": d.bounds(tail)[1],
-                    }
-                row[f"jumps{suffix}"] = _above(*gain.bounds(tail), rule.min_fairness_gain)
-                row[f"stays{suffix}"] = _above(
-                    *(-x for x in loss.bounds(tail)[::-1]), -rule.max_accuracy_loss
-                )
+                    row |= with_ends(name, d.difference, *d.bounds(tail))
+                kept = (-x for x in loss.bounds(tail)[::-1])
+                row[f"jumps{suffix}"] = decided(*gain.bounds(tail), rule.min_fairness_gain)
+                row[f"stays{suffix}"] = decided(*kept, -rule.max_accuracy_loss)
             doublings = math.log2(b / a) if a > 0 else math.inf
             table.append(row | {"gain per doubling": row["fairness_gain"] / doublings})
     return pd.DataFrame(table)
-
-
-def _above(low: float, high: float, threshold: float) -> str:
-    return "supported" if low >= threshold else "not supported" if high < threshold else "inconclusive"
 
 
 def jump_verdict(steps: pd.DataFrame, step: Sequence[float], rule: VerdictRule) -> Verdict:

@@ -197,23 +197,23 @@ class Study:
 
     def labels(self, split: str, attribute: str) -> np.ndarray:
         """Return one attribute's labels of a split, int64 [N], from the kept latents' table."""
-        names = self.attribute_names()
-        if attribute not in names:
-            self.dataset(split).column(attribute)  # raises with the nearest name
-        return self._latents(split)["labels"][:, names.index(attribute)].numpy().astype(np.int64)
+        column = self._column(attribute)
+        return self._latents(split)["labels"][:, column].numpy().astype(np.int64)
 
     def n_classes(self, attribute: str) -> int:
         """Return the number of classes of an attribute."""
-        names = self.attribute_names()
-        if attribute not in names:
-            self.dataset("test").column(attribute)  # raises with the nearest name
-        known = self.latent_facts("test").get("n_classes") or [2] * len(names)
-        return known[names.index(attribute)]
+        column, known = self._column(attribute), self.latent_facts("test").get("n_classes")
+        return known[column] if known else 2
 
     def attribute_names(self) -> list[str]:
         """Return the names of the data set's attributes."""
         self._latents("test")
         return self.cache.record(self._latents_stage("test"))["facts"]["attributes"]
+
+    def _column(self, attribute: str) -> int:
+        """Return an attribute's place in the labels' table; of an unknown one the data set names the nearest."""
+        names = self.attribute_names()
+        return names.index(attribute) if attribute in names else self.dataset("test").column(attribute)
 
     def _latents(self, split: str) -> dict[str, torch.Tensor]:
         from safetensors.torch import load_file, save_file
@@ -421,13 +421,13 @@ class Study:
     def certificates(self, e: Experiment, question: Question = PUBLISHED) -> pd.DataFrame:
         """Return one row per test point: prediction, status, d_cs, d_rs (see `certify`)."""
 
-        def compute(folder: Path) -> None:
+        def make() -> pd.DataFrame:
             from lassi_lib.certification.certify import certify
 
             labels = self.labels("test", e.task)
             every = self.pipeline.certification.test_every
             similarity, spec = self._asked(e, question)
-            rows = certify(
+            return certify(
                 self.representation(e),
                 self.classifier(e),
                 similarity,
@@ -441,9 +441,8 @@ class Study:
                 device=self.device,
                 label=f"certify {e.label}" if question == PUBLISHED else f"{question.mode} {e.label}",
             )
-            rows.to_csv(folder / "rows.csv", index=False)
 
-        rows = pd.read_csv(self.cache.fetch(self._certificates_stage(e, question), compute) / "rows.csv")
+        rows = self.cache.rows(self._certificates_stage(e, question), make)
         for position, (name, value) in enumerate(e.columns().items()):
             rows.insert(position, name, value)
         return rows
@@ -455,11 +454,8 @@ class Study:
         offered for have none.
         """
         experiments = [e for e in experiments if len(e.sensitive) <= MODES[question.mode]]
-        names = self.attribute_names()
-        for e in experiments:
-            for attribute in e.attributes:
-                if attribute not in names:
-                    self.dataset("test").column(attribute)  # raises with the nearest name
+        for attribute in dict.fromkeys(a for e in experiments for a in e.attributes):
+            self._column(attribute)  # an unknown one is an error before anything is computed
         if not experiments:
             return pd.DataFrame()
         bar = progress(experiments, label="experiments", unit="experiment")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lassi_lib.errors import StudyError
-from lassi_lib.study.statistics import PAIR, PairedDifference, holm, paired_difference, summarise
+from lassi_lib.study.statistics import PAIR, PairedDifference, holm, paired_difference, summarise, with_ends
 
 OUTCOMES = ("supported", "not supported", "inconclusive")
 
@@ -42,13 +42,13 @@ class VerdictRule:
         if self.adjust not in ("holm", "none"):
             raise StudyError(f"verdict rule: adjust '{self.adjust}' is unknown: use holm or none")
 
-    def words(self, method: str, baseline: str, n_pairs: int, n_seeds: int) -> str:
+    def words(self, n_pairs: int, n_seeds: int) -> str:
         """Return the rule as sentences."""
         several = self.adjust == "holm" and n_pairs > 1
         together = f", at Holm's levels over {n_pairs} pairs" if several else ""
         return (
-            f"A pair is supported when the lower {100 * self.confidence:g} % bound of {method}'s gain in "
-            f"certified fairness over {baseline} is at least {self.min_fairness_gain:g} points and the upper "
+            f"A pair is supported when the lower {100 * self.confidence:g} % bound of LASSI's gain in "
+            f"certified fairness over Naive is at least {self.min_fairness_gain:g} points and the upper "
             f"bound of its loss in accuracy at most {self.max_accuracy_loss:g} points (one-sided "
             f"bounds{together}, {of_seeds(n_seeds)[1]}; abstentions are errors); not supported "
             "when the opposite bounds show a smaller gain or a larger loss; else inconclusive. The claim is "
@@ -80,6 +80,16 @@ def of_seeds(n_seeds: int) -> tuple[str, str]:
     return "", "over seeds and points"
 
 
+def decided(low: float, high: float, threshold: float) -> str:
+    """Return the outcome of "at least `threshold`" for a quantity with these bounds."""
+    return "supported" if low >= threshold else "not supported" if high < threshold else "inconclusive"
+
+
+def tally(outcomes: pd.Series, named: Iterable[str] = OUTCOMES) -> str:
+    """Return how often each outcome occurs: '3 supported, 0 not supported, 1 inconclusive'."""
+    return ", ".join(f"{(outcomes == name).sum()} {name}" for name in named)
+
+
 def worst_of(outcomes: Iterable[str]) -> str:
     """Return what several outcomes come to: 'supported' only if all are, 'not supported' if any is not."""
     found = set(outcomes)
@@ -108,8 +118,7 @@ def _judge(gains: list[PairedDifference], losses: list[PairedDifference], rule: 
     for gain, loss, p_value, p_adjusted, tail in zip(gains, losses, p, adjusted, level, strict=True):
         row = {"bound_confidence": 100 * (1 - tail), "p_value": p_value, "p_adjusted": p_adjusted}
         for name, part in (("fairness_gain", gain), ("accuracy_loss", loss)):
-            low, high = part.bounds(tail)
-            row |= {name: part.difference, f"{name}_low": low, f"{name}_high": high}
+            row |= with_ends(name, part.difference, *part.bounds(tail))
         too_little = row["fairness_gain_high"] < rule.min_fairness_gain
         too_dear = row["accuracy_loss_low"] > rule.max_accuracy_loss
         failed = "not supported" if too_little or too_dear else "inconclusive"
@@ -117,19 +126,14 @@ def _judge(gains: list[PairedDifference], losses: list[PairedDifference], rule: 
     return pd.DataFrame(table)
 
 
-def claim_1_verdict(
-    rows: pd.DataFrame,
-    rule: VerdictRule,
-    method: str = "LASSI",
-    baseline: str = "Naive",
-    subject: str = "Claim 1",
-) -> Verdict:
+def claim_1_verdict(rows: pd.DataFrame, rule: VerdictRule, *, subject: str = "Claim 1") -> Verdict:
     """Judge claim 1: LASSI certifies far more faces as treated alike than Naive, at hardly any accuracy.
 
     The table has a row per pair (`PAIR`): both methods' rates, gain and loss with bounds and p-values,
-    whether a constant classifier would do as well as `method`, the outcome, and
+    whether a constant classifier would do as well as LASSI, the outcome, and
     `outcome_these_models`: the outcome with seeds not counted. Where that one alone is 'supported',
-    the models as trained fulfil the rule, and more seeds are needed to say so of the method.
+    the models as trained fulfil the rule on average (one of them may not), and more seeds are needed to
+    say so of the method.
 
     Raises
     ------
@@ -141,10 +145,10 @@ def claim_1_verdict(
     pairs = dict(list(rows.groupby(list(PAIR), sort=False)))
     judged = {}
     for seeds in ("random", "fixed"):
-        gains = [paired_difference(r, method, baseline, "certified", seeds=seeds) for r in pairs.values()]
-        losses = [paired_difference(r, baseline, method, "correct", seeds=seeds) for r in pairs.values()]
+        gains = [paired_difference(r, "LASSI", "Naive", "certified", seeds=seeds) for r in pairs.values()]
+        losses = [paired_difference(r, "Naive", "LASSI", "correct", seeds=seeds) for r in pairs.values()]
         judged[seeds] = _judge(gains, losses, rule)
-    ours, base = (summarise(rows[rows["method"] == name]) for name in (method, baseline))
+    ours, base = (summarise(rows[rows["method"] == name]) for name in ("LASSI", "Naive"))
     shown = ["n_seeds", "n_points", "majority_rate", "constant_would_do", "certified_fairness", "accuracy"]
     table = pd.DataFrame(list(pairs), columns=list(PAIR))  # in the order of the rows, as `judged` is
     table = table.merge(ours[[*PAIR, *shown]], on=list(PAIR))
@@ -152,29 +156,26 @@ def claim_1_verdict(
     table = pd.concat([table, judged["random"]], axis=1)
     table["outcome_these_models"] = judged["fixed"]["outcome"]
     outcome = worst_of(table["outcome"])
-    return Verdict(outcome, _text(outcome, table, rule, method, baseline, subject), table)
+    return Verdict(outcome, _text(outcome, table, rule, subject), table)
 
 
-def _text(
-    outcome: str, table: pd.DataFrame, rule: VerdictRule, method: str, baseline: str, subject: str
-) -> str:
+def _text(outcome: str, table: pd.DataFrame, rule: VerdictRule, subject: str) -> str:
     """Say the outcome, the rule and what limits it; every number comes from the rule or the table."""
     n, m = len(table), int(table["n_seeds"].min())
-    tally = ", ".join(f"{(table['outcome'] == o).sum()} {o}" for o in OUTCOMES)
     text = (
-        f"{subject} is {outcome}{of_seeds(m)[0]}: of {n} pairs {tally}. {rule.words(method, baseline, n, m)}"
+        f"{subject} is {outcome}{of_seeds(m)[0]}: of {n} pairs {tally(table['outcome'])}. {rule.words(n, m)}"
     )
     alone = (table["outcome_these_models"] == "supported").sum()
     if m > 1 and alone > (table["outcome"] == "supported").sum():
         text += (
-            f" Test points alone counted, so for the models as trained, {alone} of {n} pairs are supported:"
+            f" Test points alone counted, so for the models as trained, {alone} of {n} pairs are supported: "
+            f"{m} seeds say too little of another training."
         )
-        text += f" {m} seeds say too little of another training."
     marked = table[table["constant_would_do"]]
     if len(marked):
         names = "; ".join(f"{t}, {s}" for t, s in zip(marked["task"], marked["sensitive"], strict=True))
         text += (
-            f" In {len(marked)} of {n} pairs ({names}) the interval of {method}'s accuracy does not exceed"
+            f" In {len(marked)} of {n} pairs ({names}) the interval of LASSI's accuracy does not exceed "
+            "the majority rate: a constant classifier, always certified, would do as well."
         )
-        text += " the majority rate: a constant classifier, always certified, would do as well."
     return text

@@ -13,10 +13,10 @@ from lassi_lib.display.style import (
     StudyFigure,
     class_name,
     colours_of,
+    grouped,
     margins,
     marker_of,
     pair_names,
-    parts_of,
     save_figure,
     use_style,
     words,
@@ -80,8 +80,8 @@ def test_method_colours_are_fixed_and_distinct():
 def test_rows_fall_into_parts_in_the_order_in_which_they_occur():
     table = pd.DataFrame({"task": list("ABA"), "sensitive": ["x_y", "z", "x_y"], "value": [1.0, 2.0, 3.0]})
     assert pair_names(table) == ["A / x_y", "B / z", "A / x_y"]
-    assert {k: list(v["value"]) for k, v in parts_of(table).items()} == {"A / x_y": [1, 3], "B / z": [2]}
-    assert {k: list(v.index) for k, v in parts_of(table, ["u", "t", "t"]).items()} == {"u": [0], "t": [1, 2]}
+    assert {k: list(v["value"]) for k, v in grouped(table).items()} == {"A / x_y": [1, 3], "B / z": [2]}
+    assert {k: list(v.index) for k, v in grouped(table, ["u", "t", "t"]).items()} == {"u": [0], "t": [1, 2]}
 
 
 def test_margins_reach_to_the_ends_and_never_backwards():

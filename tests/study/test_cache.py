@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from lassi_lib.errors import mendable
@@ -36,6 +37,15 @@ def test_a_stage_is_computed_once_and_kept(tmp_path):
     assert record["params"] == {"a": 1}
     assert record["facts"] == {"fact": 1}
     assert record["seconds"] >= 0
+
+
+def test_a_table_is_made_once_and_read_back(tmp_path):
+    table, made = pd.DataFrame({"index": [3, 1], "x": [0.1, float("nan")]}), []
+    stage, cache = Stage("table", 1, {}), StageCache(tmp_path)
+    for _ in range(2):
+        found = cache.rows(stage, lambda: made.append(1) or table, "numbers")
+        pd.testing.assert_frame_equal(found, table)
+    assert made == [1] and (cache.folder(stage) / "numbers.csv").is_file()
 
 
 @pytest.mark.parametrize(

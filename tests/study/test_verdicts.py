@@ -9,7 +9,7 @@ from scipy import stats
 
 from lassi_lib.errors import StudyError
 from lassi_lib.study.statistics import PairedDifference
-from lassi_lib.study.verdicts import Verdict, VerdictRule, _judge, claim_1_verdict, worst_of
+from lassi_lib.study.verdicts import Verdict, VerdictRule, _judge, claim_1_verdict, decided, tally, worst_of
 from tests.study.test_statistics import make_rows, noisy_rows, probit_study
 
 RULE = VerdictRule(min_fairness_gain=20, max_accuracy_loss=5)
@@ -166,3 +166,11 @@ def test_the_headline_is_the_first_sentence():
 )
 def test_several_outcomes_come_to_the_worst_of_them(found, outcome):
     assert worst_of(found) == outcome
+
+
+def test_bounds_decide_on_either_side_of_the_threshold_and_nan_decides_nothing():
+    bounds = [(5, 9), (1, 4), (4, 6), (np.nan, np.nan)]
+    found = pd.Series([decided(low, high, 5) for low, high in bounds])
+    assert list(found) == ["supported", "not supported", "inconclusive", "inconclusive"]
+    assert tally(found) == "1 supported, 1 not supported, 2 inconclusive"
+    assert tally(found, ["failed"]) == "0 failed"
