@@ -1,6 +1,6 @@
 """How the experiments' part of a run scales with workers: seconds from an empty cache, same results?
 
-    python -m benchmarks.scaling --profile demo --only 01 --workers 1 2 4 --processes 4 --json benchmarks/scaling.json
+    python -m benchmarks.scaling --profile demo --only 01 --seeds 42 --workers 1 2 4 --processes 4 --json benchmarks/scaling.json
 
 Every number of workers starts from an empty cache (the flow's checkpoint is shipped) and computes all
 stages that the profile's notebooks ask for. Stages are compared byte for byte with those of the first.
@@ -24,14 +24,20 @@ from lassi_lib.study.study import Study
 
 
 def measure(
-    profile: str, names: list[str], workers: int, cache: Path, data_root: str = "", processes: int = 1
+    profile: str,
+    names: list[str],
+    workers: int,
+    cache: Path,
+    data_root: str = "",
+    processes: int = 1,
+    seeds: list[int] | None = None,
 ) -> dict:
     """Compute all stages of notebooks into an empty cache; return seconds and the number of stages.
 
     `processes` is how many share a certificate's points where there is one worker; on a cluster always one.
     """
     study = Study(profile, cache=cache, data_root=data_root, workers=processes)
-    params = {name: load_notebook_params(profile, name) for name in names}
+    params = {n: load_notebook_params(profile, n) | ({"seeds": seeds} if seeds else {}) for n in names}
     steps = steps_of_notebooks(study, params)
     started = time.perf_counter()
     stages = work_through(study, steps, workers=workers)
@@ -54,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="smoke")
     parser.add_argument("--only", nargs="+", default=[], metavar="NB", help="these notebooks, by beginning")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[], help="instead of the params' own")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument(
         "--processes", type=int, default=0, help="measure one worker with so many processes a certificate too"
@@ -68,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
             runs = [(n, 1) for n in args.workers] + [(1, args.processes)] * (args.processes > 1)
             caches = [Path(folder) / str(i) for i in range(len(runs))]
             for (n, processes), cache in zip(runs, caches, strict=True):
-                row = measure(args.profile, names, n, cache, args.data_root, processes)
+                row = measure(args.profile, names, n, cache, args.data_root, processes, args.seeds)
                 rows.append(row | {"ratio": rows[0]["seconds"] / row["seconds"] if rows else 1.0})
                 differ += differences(caches[0], cache)
                 print(
@@ -81,7 +88,8 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{len(differ)} files differ" if differ else "all stages identical, byte for byte")
     if args.json:
         machine = {"cpu": platform.machine(), "threads": os.cpu_count(), "python": platform.python_version()}
-        report = {"machine": machine, "profile": args.profile, "rows": rows, "differ": differ}
+        asked = {"profile": args.profile, "notebooks": names, "seeds": args.seeds}
+        report = {"machine": machine, **asked, "rows": rows, "differ": differ}
         args.json.write_text(json.dumps(report, indent=1) + "\n")
     return 1 if differ else 0
 

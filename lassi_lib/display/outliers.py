@@ -36,7 +36,7 @@ def strip_figure(strips: Sequence[Any]) -> StudyFigure:
         raise ValueError("no strip to show")
     size, m = strips[0].images.shape[-1], len(strips[0].t)
     zoom = -(-64 // size)
-    wide, line, text = m * (size + _GAP) * zoom, 19, 370  # pixels: frames, a method's line, words beside
+    wide, line, text = m * (size + _GAP) * zoom, 19, 430  # pixels: frames, a method's line, words beside
     heights = [size * zoom + line * len(s.answers) + 16 for s in strips]
     width, height = wide + text + 12, sum(heights) + 24
     figure = StudyFigure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # notebooks that ask for more than pairs x methods x seeds: the module whose `wanted` names certificates
 FURTHER = {"05_outlier_analysis": "causes", "08_sensitivity": "sensitivity"}
+COMPLETE = {"08_sensitivity"}  # whose `wanted` names all certificates
 # and the module whose `steps` names stages of other kinds
 OTHER = {"06_ground_truth": "ground_truth", "09_base_classifiers": "base_fairness"}
 
@@ -51,8 +52,9 @@ def steps_of_notebooks(study: Study, params: dict[str, dict[str, Any]]) -> list[
     """Return the steps that the parameters of all notebooks ask for, each once."""
     wanted = []
     for name, given in params.items():
-        asked = product(experiments_of(study.pipeline, given), questions_of(given))
-        wanted += [(study, e, question) for e, question in asked if _sensible(e, question)]
+        if name not in COMPLETE:
+            asked = product(experiments_of(study.pipeline, given), questions_of(given))
+            wanted += [(study, e, question) for e, question in asked if _sensible(e, question)]
         if name in FURTHER:
             wanted += import_module(f"lassi_lib.study.{FURTHER[name]}").wanted(study, given)
     steps = [step for sub, e, question in wanted for step in steps_of(sub, [(e, question)])]
