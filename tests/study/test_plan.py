@@ -108,3 +108,13 @@ def test_planned_stages_are_those_that_notebooks_read(study, monkeypatch):
     assert len(base_rows(study, ["Smiling/Young"], ["zG_classifier"], [42], ["test"]))
     assert len(base_rows(study, ["Smiling"], ["zG_classifier"], [42], ["valid"]))
     assert len(endpoint_predictions(study, experiments[0]))
+
+
+def test_08_plans_the_certificates_that_it_reads_and_no_others(tmp_path):
+    """Only `smoothed` methods are certified by sampling there: one that is in `methods` alone is not."""
+    name = "08_sensitivity"
+    given = load_notebook_params("smoke", name) | {"methods": ["Naive", "DataAug"], "smoothed": ["Naive"]}
+    steps = steps_of_notebooks(Study("smoke", cache=tmp_path), {name: given})
+    asked = {(s.args[0].method, s.args[1].mode) for s in steps if s.verb == "certificates"}
+    assert ("DataAug", "exact_smoothing") in asked and ("Naive", "monte_carlo") in asked
+    assert ("DataAug", "monte_carlo") not in asked
