@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterable
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -65,15 +66,11 @@ def associations(
                 f"associations: '{name}' has more than two classes: name attributes of 0 and 1 only"
             )
     rows = []
-    for attribute in attributes:
-        a = labels[attribute].to_numpy(bool)
-        for task in tasks:
-            t = labels[task].to_numpy(bool)
-            counts = [int((x & y).sum()) for x, y in ((a, t), (a, ~t), (~a, t), (~a, ~t))]
-            rows.append(
-                {"attribute": attribute, "task": task, "n": len(a), **dict(zip(COUNTS, counts, strict=True))}
-            )
-    return _with_rates(pd.DataFrame(rows, columns=["attribute", "task", "n", *COUNTS]), confidence)
+    for attribute, task in product(attributes, tasks):
+        a, t = (labels[name].to_numpy(bool) for name in (attribute, task))
+        counts = [int((x & y).sum()) for x, y in ((a, t), (a, ~t), (~a, t), (~a, ~t))]
+        rows.append((attribute, task, len(a), *counts))
+    return _with_rates(rows, confidence)
 
 
 def celeba_associations(
@@ -93,23 +90,21 @@ def celeba_associations(
 
     law, n = celeba_label_law(), int(published(table="Table 8", source="merk2023")["n_eval"].iloc[0])
     rows = []
-    for attribute in attributes:
-        for task in tasks:
-            for name in (attribute, task):
-                if name not in law.names:
-                    raise StudyError(
-                        f"associations: '{name}' is not in the shipped table{nearest(name, law.names)}"
-                    )
-            i, j = law.names.index(attribute), law.names.index(task)
-            both, a, t = (round(n * x) for x in (law.joint[i, j], law.joint[i, i], law.joint[j, j]))
-            counts = (both, a - both, t - both, n - a - t + both)
-            rows.append(
-                {"attribute": attribute, "task": task, "n": n, **dict(zip(COUNTS, counts, strict=True))}
-            )
-    return _with_rates(pd.DataFrame(rows, columns=["attribute", "task", "n", *COUNTS]), confidence)
+    for attribute, task in product(attributes, tasks):
+        for name in (attribute, task):
+            if name not in law.names:
+                raise StudyError(
+                    f"associations: '{name}' is not in the shipped table{nearest(name, law.names)}"
+                )
+        i, j = law.names.index(attribute), law.names.index(task)
+        both, a, t = (round(n * x) for x in (law.joint[i, j], law.joint[i, i], law.joint[j, j]))
+        rows.append((attribute, task, n, both, a - both, t - both, n - a - t + both))
+    return _with_rates(rows, confidence)
 
 
-def _with_rates(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
+def _with_rates(rows: list[tuple], confidence: float) -> pd.DataFrame:
+    """Return the table of attribute, task, n and four counts, with what follows from the counts."""
+    table = pd.DataFrame(rows, columns=["attribute", "task", "n", *COUNTS])
     both, only, other, _ = (table[c].to_numpy(float) for c in COUNTS)
     n = table["n"].to_numpy(float)
     table = table.assign(
@@ -222,11 +217,8 @@ def beside_printed(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     out["percent_factor"] = _divide(out["printed_percent"], out["rate_with"])
     for name, ours in (("percent", "rate_with"), ("base_rate", "base_rate")):
         out[f"{name}_disagrees"] = ~_rounds_to(out[ours], out[f"printed_{name}"], 0.05)
-    more_printed, more = (
-        out["printed_percent"] > out["printed_base_rate"],
-        out["rate_with"] > out["base_rate"],
-    )
-    out["direction_disagrees"] = more_printed != more
+    more_printed = out["printed_percent"] > out["printed_base_rate"]
+    out["direction_disagrees"] = more_printed != (out["rate_with"] > out["base_rate"])
     folded = "the larger of percentage / base rate and its inverse"
     for name, p, b in (
         ("ratio_disagrees_with_row", "printed_percent", "printed_base_rate"),
@@ -242,34 +234,36 @@ def definitions_tried(beside: pd.DataFrame) -> pd.DataFrame:
     Columns printed ('percentage' or 'ratio'), definition, computed_from ('labels' or 'printed cells'),
     reproduced, cells, exceptions ('attribute/task: printed, expected'; at most four are named).
     """
-    both, rows = beside, []
+    rows = []
     for name, definition in PERCENTAGES.items():
-        ours = definition(both)
-        rows.append(("percentage", name, "labels", ours, _rounds_to(ours, both["printed_percent"], 0.05)))
+        ours = definition(beside)
+        rows.append(("percentage", name, "labels", ours, _rounds_to(ours, beside["printed_percent"], 0.05)))
     for name, of_cells in _OF_CELLS.items():
         for source, p, b in (
             ("labels", "rate_with", "base_rate"),
             ("printed cells", "printed_percent", "printed_base_rate"),
         ):
-            hit = _ratio_possible(name, both["printed_ratio"], both[p], both[b])
+            hit = _ratio_possible(name, beside["printed_ratio"], beside[p], beside[b])
             rows.append(
-                ("ratio", name, source, of_cells(both[p].to_numpy(float), both[b].to_numpy(float)), hit)
+                ("ratio", name, source, of_cells(beside[p].to_numpy(float), beside[b].to_numpy(float)), hit)
             )
     for name, of_counts in _OF_COUNTS.items():
-        ours = of_counts(both)
+        ours = of_counts(beside)
         turned = np.fmax(ours, _divide(1, ours))
         for label, value in ((name, ours), (f"the larger of {name} and its inverse", turned)):
-            rows.append(("ratio", label, "labels", value, _rounds_to(value, both["printed_ratio"], 0.005)))
+            rows.append(("ratio", label, "labels", value, _rounds_to(value, beside["printed_ratio"], 0.005)))
     out = []
     for printed, name, source, ours, hit in rows:
         column = "printed_percent" if printed == "percentage" else "printed_ratio"
         misses = [
             f"{a}/{t}: {p:g}, expected {x:.2f}"
-            for a, t, p, x, h in zip(both["attribute"], both["task"], both[column], ours, hit, strict=True)
+            for a, t, p, x, h in zip(
+                beside["attribute"], beside["task"], beside[column], ours, hit, strict=True
+            )
             if not h
         ]
         more = f"; and {len(misses) - 4} more" if len(misses) > 4 else ""
-        out.append((printed, name, source, int(hit.sum()), len(both), "; ".join(misses[:4]) + more))
+        out.append((printed, name, source, int(hit.sum()), len(beside), "; ".join(misses[:4]) + more))
     names = ["printed", "definition", "computed_from", "reproduced", "cells", "exceptions"]
     found = pd.DataFrame(out, columns=names)
     return found.sort_values(["printed", "reproduced"], ascending=[True, False], kind="stable").reset_index(

@@ -23,24 +23,12 @@ SURE = ("certain", "chance", "question")
 
 
 def audit(
-    found: Mapping[str, Annotations] | None = None,
-    *,
-    tolerance: float = 5.0,
-    confidence: float = 0.95,
-    facts: pd.DataFrame | None = None,
+    found: Mapping[str, Annotations] | None = None, *, tolerance: float = 5.0, confidence: float = 0.95
 ) -> pd.DataFrame:
     """Run every check and return all rows (columns as in `findings`, and `sure`).
 
-    Parameters
-    ----------
-    found : mapping
-        What `find_annotations` returned; checks that need what is not there say so.
-    tolerance : float
-        The reproduction's "within 5 %".
-    confidence : float
-        Of every interval.
-    facts : pandas.DataFrame, optional
-        Published facts (default: all of `published`).
+    `found` are annotations (`find_annotations`): checks that need what is not there say so. `tolerance` is
+    the reproduction's "within 5 %".
 
     Raises
     ------
@@ -51,7 +39,7 @@ def audit(
         raise StudyError(
             f"audit: tolerance {tolerance} must lie in 0..100 and confidence {confidence} in 0.5..1"
         )
-    facts, found = prepared_facts(facts), found or {}
+    facts, found = prepared_facts(), found or {}
     tables = [
         arithmetic.attainable_means(facts),
         arithmetic.attainable_deviations(facts),
@@ -95,7 +83,7 @@ def ranked(rows: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     discrepancy in points. Columns rank, sure, finding (a sentence), check, source, table, verdict,
     numbers (judged by the check there), at_fault, largest (points), p_holm (smallest).
     """
-    out = []
+    out, columns = [], ["sure", "finding", "check", "source", "table", "verdict", "numbers", "at_fault"]
     judged = rows[~rows["verdict"].isin(["no power", "not checked"])]
     totals = judged.groupby(["check", "source"]).size()
     faulty = rows[rows["sure"] != ""]
@@ -103,22 +91,10 @@ def ranked(rows: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     for (check, source, verdict), group in faulty.groupby(["check", "source", "verdict"], sort=False):
         worst = group.sort_values("size", ascending=False, kind="stable").iloc[0]
         total, table = int(totals[check, source]), ", ".join(dict.fromkeys(group["table"]))
-        out.append(
-            {
-                "sure": worst["sure"],
-                "finding": _sentence(rows[rows["check"] == check], group, worst, total, also, confidence),
-                "check": check,
-                "source": source,
-                "table": table,
-                "verdict": verdict,
-                "numbers": total,
-                "at_fault": len(group),
-                "largest": float(worst["size"]),
-                "p_holm": group["p_holm"].min(),
-            }
-        )
-    columns = ["sure", "finding", "check", "source", "table", "verdict", "numbers", "at_fault", "largest"]
-    table = pd.DataFrame(out, columns=[*columns, "p_holm"])
+        said = _sentence(rows[rows["check"] == check], group, worst, total, also, confidence)
+        row = (worst["sure"], said, check, source, table, verdict, total, len(group))
+        out.append((*row, float(worst["size"]), group["p_holm"].min()))
+    table = pd.DataFrame(out, columns=[*columns, "largest", "p_holm"])
     order = table["sure"].map({name: i for i, name in enumerate(SURE)})
     table = table.assign(order=order).sort_values(
         ["order", "largest"], ascending=[True, False], kind="stable", ignore_index=True
@@ -152,13 +128,13 @@ def _sentence(
     return text + (f"; {doubts} of them not legible beyond doubt" if doubts else "")
 
 
-def unchecked(rows: pd.DataFrame, facts: pd.DataFrame | None = None) -> pd.DataFrame:
+def unchecked(rows: pd.DataFrame) -> pd.DataFrame:
     """Return what no check could fail: one row per source, table and metric, with the reason.
 
     A number is checked if one check about numbers at least had power and what it needed (comparisons of
     two papers do not count). Columns source, table, metric, numbers, unchecked, why.
     """
-    facts, rows = prepared_facts(facts), rows[rows["about"] == "number"]
+    facts, rows = prepared_facts(), rows[rows["about"] == "number"]
     quiet = {"no power", "not checked"}
     done = set(rows.loc[~rows["verdict"].isin(quiet), "fact"])
     reasons = rows[rows["verdict"] == "not checked"].groupby("fact")["expected"].first()
@@ -174,14 +150,14 @@ def unchecked(rows: pd.DataFrame, facts: pd.DataFrame | None = None) -> pd.DataF
     return pd.DataFrame(out, columns=["source", "table", "metric", "numbers", "unchecked", "why"])
 
 
-def audit_verdict(rows: pd.DataFrame, confidence: float = 0.95, facts: pd.DataFrame | None = None) -> Verdict:
+def audit_verdict(rows: pd.DataFrame, confidence: float = 0.95) -> Verdict:
     """Judge "the published numbers are right, as far as they can be checked without training".
 
     Only checks about numbers decide: not supported if any number is at fault without chance, else
     inconclusive if any is unexplained, else supported. What comparisons find, and accuracies that a
     constant classifier reaches, is said beside it: it concerns what is made of the numbers.
     """
-    total, numbers = len(prepared_facts(facts)), rows[(rows["about"] == "number") & (rows["fact"] >= 0)]
+    total, numbers = len(prepared_facts()), rows[(rows["about"] == "number") & (rows["fact"] >= 0)]
     checked = numbers[~numbers["verdict"].isin(["no power", "not checked"])]["fact"].nunique()
     at_fault = {s: numbers[numbers["sure"] == s] for s in SURE}
     wrong, odd = (at_fault[s]["fact"].nunique() for s in ("certain", "question"))
@@ -193,11 +169,8 @@ def audit_verdict(rows: pd.DataFrame, confidence: float = 0.95, facts: pd.DataFr
     if wrong:
         groups = at_fault["certain"].groupby(["source", "table"], sort=False)["fact"].nunique()
         groups = groups.sort_values(ascending=False, kind="stable")
-        text += (
-            "Impossible or contradicted: "
-            + ", ".join(f"{n} in {s} {t}" for (s, t), n in groups.items())
-            + ". "
-        )
+        where = ", ".join(f"{n} in {s} {t}" for (s, t), n in groups.items())
+        text += f"Impossible or contradicted: {where}. "
     text += _beside(rows)
     rule = (
         "Rule: not supported if any number that can be checked is impossible, or contradicted by official "
@@ -249,12 +222,12 @@ def readable_findings(rows: pd.DataFrame, top: int = 0) -> pd.DataFrame:
     return table.dropna(axis=1, how="all")
 
 
-def relative_position(rows: pd.DataFrame, facts: pd.DataFrame | None = None) -> pd.DataFrame:
+def relative_position(rows: pd.DataFrame) -> pd.DataFrame:
     """Return reproduced means in prediction standard deviations from the original, for a figure.
 
     Columns row, metric, table, t, low, high (the interval's ends in the same unit), in_seed_sd, outside.
     """
-    pairs = comparison.pairs_with_deviation(prepared_facts(facts))
+    pairs = comparison.pairs_with_deviation(prepared_facts())
     t, in_sd = comparison.standardised(pairs)
     verdicts = rows[rows["check"] == "prediction interval"].set_index("fact")["verdict"]
     out = pairs[["fact", "row", "metric", "table"]].assign(t=t, in_seed_sd=in_sd)
@@ -276,16 +249,6 @@ def accuracy_margins(rows: pd.DataFrame, found: Mapping[str, Annotations]) -> pd
     rates = [from_labels.majority_rate_of(facts, found, r)[0] for r in mine.itertuples()]
     n = mine["n_eval"].to_numpy(float)
     low, high = clopper_pearson(np.round(mine["value"] / 100 * n), n)
-    return pd.DataFrame(
-        {
-            "table": mine["table"].to_numpy(),
-            "task": mine["task"].to_numpy(),
-            "row": mine["row"].to_numpy(),
-            "method": mine["method"].to_numpy(),
-            "accuracy": mine["value"].to_numpy(),
-            "accuracy_low": 100 * np.atleast_1d(low),
-            "accuracy_high": 100 * np.atleast_1d(high),
-            "majority_rate": rates,
-            "verdict": checks["verdict"].to_numpy(),
-        }
-    )
+    out = mine[["table", "task", "row", "method", "value"]].rename(columns={"value": "accuracy"})
+    out = out.assign(accuracy_low=100 * np.atleast_1d(low), accuracy_high=100 * np.atleast_1d(high))
+    return out.assign(majority_rate=rates, verdict=checks["verdict"].to_numpy()).reset_index(drop=True)

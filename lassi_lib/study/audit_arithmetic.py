@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
-from lassi_lib.study.findings import SHARES, finding_rows, prepared_facts
+from lassi_lib.study.findings import SHARES, finding_rows, judged, prepared_facts
 
 # What makes two printed numbers the same quantity.
 QUANTITY = [
@@ -23,9 +25,8 @@ def attainable_means(facts: pd.DataFrame) -> pd.DataFrame:
     (With two seeds and one decimal that is every number, so this way out can never be ruled out; but
     if values had been averaged so, no more numbers would pass the check than by chance.)
     """
-    rows = facts[facts["metric"].isin(SHARES) & facts["n_eval"].notna()]
-    expected, verdict, size = [], [], []
-    for r in rows.itertuples():
+
+    def judge(r: Any) -> tuple[str, str, float]:
         m = 1 if pd.isna(r.n_seeds) else int(r.n_seeds)
         n, total = int(r.n_eval), m * int(r.n_eval)
         k = int(np.floor(r.value / 100 * total))
@@ -33,15 +34,14 @@ def attainable_means(facts: pd.DataFrame) -> pd.DataFrame:
         gap = min(abs(100 * j / total - r.value) for j in near)
         words = " or ".join(f"{j}/{total} = {100 * j / total:.{r.decimals + 1}f}" for j in near)
         if gap <= r.half + 1e-9:
-            passed = "no power" if attainable_share(n, m, r.decimals) > 0.99 else "consistent"
-            expected.append(words if passed == "consistent" else "any")
-            verdict.append(passed)
-        else:
-            also = m > 1 and _mean_of_rounded(r.value, n, m, r.decimals)
-            expected.append(words + (", unless values were rounded before averaging" if also else ""))
-            verdict.append("unexplained" if also else "impossible")
-        size.append(gap - r.half)
-    return finding_rows("attainable mean", rows, expected, verdict, size)
+            any_would = attainable_share(n, m, r.decimals) > 0.99
+            return *(("any", "no power") if any_would else (words, "consistent")), gap - r.half
+        if m > 1 and _mean_of_rounded(r.value, n, m, r.decimals):
+            return f"{words}, unless values were rounded before averaging", "unexplained", gap - r.half
+        return words, "impossible", gap - r.half
+
+    rows = facts[facts["metric"].isin(SHARES) & facts["n_eval"].notna()]
+    return judged("attainable mean", rows, judge)
 
 
 def attainable_share(n: int, m: int, decimals: int) -> float:
@@ -50,14 +50,14 @@ def attainable_share(n: int, m: int, decimals: int) -> float:
     return len(np.unique(shares)) / (100 * 10**decimals + 1)
 
 
-def attainable_summary(rows: pd.DataFrame, facts: pd.DataFrame | None = None) -> pd.DataFrame:
+def attainable_summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Return, per source and sample, how many numbers are attainable, and how many would be by chance.
 
     Columns source, n_images, n_seeds, numbers, attainable, percent_attainable, percent_by_chance. Only
     samples with power are listed. `rows` is what `attainable_means` returned, or the whole audit.
     """
     table = rows[(rows["check"] == "attainable mean") & (rows["verdict"] != "no power")]
-    tested = table.merge(prepared_facts(facts)[["fact", "n_eval", "n_seeds", "decimals"]], on="fact")
+    tested = table.merge(prepared_facts()[["fact", "n_eval", "n_seeds", "decimals"]], on="fact")
     rows = []
     keys = ["source", "n_eval", "n_seeds", "decimals"]
     for (source, n, m, decimals), group in tested.groupby(keys, dropna=False, sort=False):
@@ -104,16 +104,13 @@ def _largest_deviation(mean: float, m: int) -> float:
 
 def printed_twice(facts: pd.DataFrame) -> pd.DataFrame:
     """Check every quantity that stands in two tables: quotations against the table quoted, and repeats."""
-    rows, expected, verdict, size = [], [], [], []
+    rows, said = [], []
     for _, group in facts.groupby(QUANTITY, dropna=False, sort=False):
         quoted = group["table"].str.contains("quoted")
         originals = group[~quoted]
         if quoted.any() and originals.empty:
-            for r in group.itertuples():
-                rows.append(r.Index)
-                expected.append("the quoted table does not print it")
-                verdict.append("not checked")
-                size.append(0.0)
+            rows += list(group.index)
+            said += [("the quoted table does not print it", "not checked", 0.0)] * len(group)
         compared = group[quoted] if quoted.any() else group.iloc[1:]
         if originals.empty:
             continue
@@ -122,10 +119,9 @@ def printed_twice(facts: pd.DataFrame) -> pd.DataFrame:
             off = abs(r.value - other["value"])
             spread = pd.notna(r.std) and pd.notna(other["std"]) and r.std != other["std"]
             rows.append(r.Index)
-            expected.append(f"{other['printed']} ({other['table']})")
-            verdict.append("contradicted" if off > 1e-9 or spread else "consistent")
-            size.append(off)
-    return finding_rows("printed twice", facts.loc[rows], expected, verdict, size)
+            verdict = "contradicted" if off > 1e-9 or spread else "consistent"
+            said.append((f"{other['printed']} ({other['table']})", verdict, off))
+    return finding_rows("printed twice", facts.loc[rows], *([each[i] for each in said] for i in range(3)))
 
 
 def complementary_rates(facts: pd.DataFrame) -> pd.DataFrame:
@@ -176,21 +172,20 @@ def larger_sets_are_harder(facts: pd.DataFrame) -> pd.DataFrame:
             smaller = [i for i, other in names.items() if other < larger]
             if smaller:
                 least = group.loc[smaller, "value"].idxmin()
+                mine, bound = group.loc[index], group.loc[least]
                 kept.append(index)
-                words.append(f"at most {group.loc[least, 'printed']} ({group.loc[least, 'sensitive']} alone)")
-                off.append(
-                    group.loc[index, "value"] - group.loc[least, "value"] - 2 * group.loc[index, "half"]
-                )
+                words.append(f"at most {bound['printed']} ({bound['sensitive']} alone)")
+                off.append(mine["value"] - bound["value"] - 2 * mine["half"])
     verdict = ["unexplained" if x > 1e-9 else "consistent" for x in off]
     return finding_rows("larger sets are harder", rows.loc[kept], words, verdict, off)
 
 
-def same_model(facts: pd.DataFrame, tolerance: float = 1.0) -> pd.DataFrame:
+def same_model(facts: pd.DataFrame) -> pd.DataFrame:
     """Check that accuracies of one and the same Naive model agree, whatever attribute is certified.
 
     The naive encoder and its classifier know no sensitive attribute (the authors' code trains them once
     a task and seed), so only abstentions and smoothing can separate their accuracies. A number more
-    than `tolerance` points below its model's best is `unexplained`: abstentions are not published.
+    than a point below its model's best is `unexplained`: abstentions are not published.
     """
     rows = facts[(facts["metric"] == "accuracy") & (facts["method"] == "Naive") & (facts["split"] == "test")]
     rows = rows[~rows["table"].str.contains("quoted")]
@@ -198,16 +193,16 @@ def same_model(facts: pd.DataFrame, tolerance: float = 1.0) -> pd.DataFrame:
     groups = rows.groupby(keys, dropna=False)["value"]
     rows, best = rows[groups.transform("size") > 1], groups.transform("max")
     best = best.loc[rows.index]
-    off = best - rows["value"] - tolerance
+    off = best - rows["value"] - 1.0
     verdict = np.where(off > 1e-9, "unexplained", "consistent")
     words = [f"{b:.1f}, as with another attribute" for b in best]
     return finding_rows("same model", rows, words, verdict, best - rows["value"])
 
 
-def repeated_rows(facts: pd.DataFrame, least: int = 4) -> pd.DataFrame:
+def repeated_rows(facts: pd.DataFrame) -> pd.DataFrame:
     """Find rows of a table whose numbers all equal another row's, though the attributes differ.
 
-    At least `least` printed numbers (means and deviations) must agree, of which less than half are 0
+    At least four printed numbers (means and deviations) must agree, of which less than half are 0
     or 100. That a row repeats none says nothing for its numbers (`no power`).
     """
     rows = facts[facts["metric"].isin(SHARES) & facts["sensitive"].notna()]
@@ -222,7 +217,7 @@ def repeated_rows(facts: pd.DataFrame, least: int = 4) -> pd.DataFrame:
             text = tuple(map(str, zip(*(mine[c] for c in (*cell, "value", "std")), strict=True)))
             numbers = [*mine["value"], *mine["std"].dropna()]
             telling = sum(x not in (0.0, 100.0) for x in numbers)
-            twin = seen.get(text) if len(numbers) >= least and 2 * telling > len(numbers) else None
+            twin = seen.get(text) if len(numbers) >= 4 and 2 * telling > len(numbers) else None
             kept += list(mine.index)
             found = "unexplained" if twin else "no power"
             words += [f"not all of {twin}'s numbers" if twin else "no other row's numbers"] * len(mine)

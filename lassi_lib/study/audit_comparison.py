@@ -115,11 +115,8 @@ def expected_by_chance(table: pd.DataFrame, confidence: float = 0.95) -> dict[st
     p = table["p_value"].dropna()
     alpha, outside = 1 - confidence, int((p < 1 - confidence).sum())
     chance = 1.0 if outside == 0 else float(special.bdtrc(outside - 1, len(p), alpha))
-    significant = int((table["p_holm"] < alpha).sum())
-    return {
-        "tested": len(p), "outside": outside, "expected": alpha * len(p), "chance": chance,
-        "significant": significant,
-    }  # fmt: skip
+    counts = {"tested": len(p), "outside": outside, "expected": alpha * len(p), "chance": chance}
+    return counts | {"significant": int((table["p_holm"] < alpha).sum())}
 
 
 def subset_bound(k: int, m: int) -> float:
@@ -127,9 +124,9 @@ def subset_bound(k: int, m: int) -> float:
     return float(np.sqrt((k - 1) * (k - m) / (k * m)))
 
 
-def limits_in_sd(confidence: float = 0.95, facts: pd.DataFrame | None = None) -> tuple[float, float]:
+def limits_in_sd(confidence: float = 0.95) -> tuple[float, float]:
     """Return (prediction interval's end, bound for repeated seeds) in published deviations over seeds."""
-    pairs = pairs_with_deviation(prepared_facts(facts))
+    pairs = pairs_with_deviation(prepared_facts())
     ((k, m),) = pairs[["original_seeds", "n_seeds"]].drop_duplicates().astype(int).to_numpy()
     quantile = -special.stdtrit(k - 1, (1 - confidence) / 2)
     return float(quantile * np.sqrt(1 / k + 1 / m)), subset_bound(k, m)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from scipy import special
 
 from lassi_lib.study.annotations import Annotations
 from lassi_lib.study.associations import associations, beside_printed, celeba_associations, printed_cells
-from lassi_lib.study.findings import finding_rows
+from lassi_lib.study.findings import judged
 from lassi_lib.study.statistics import clopper_pearson
 
 Found = Mapping[str, Annotations]
@@ -36,44 +37,37 @@ def sample_sizes(facts: pd.DataFrame, found: Found) -> pd.DataFrame:
     rows = rows.drop_duplicates(["source", "dataset", "split", "n_eval"]).copy()
     rows["metric"], rows["printed"] = "images", rows["n_eval"].astype(int).map("{:,}".format)
     rows["row"] = rows["dataset"] + ", " + rows["split"]
-    words, verdict = [], []
-    for r in rows.itertuples():
+
+    def judge(r: Any) -> tuple[str, str, float]:
         if r.dataset not in found:
-            words.append(_ABSENT)
-            verdict.append("not checked")
-            continue
+            return _ABSENT, "not checked", 0.0
         k, size = found[r.dataset].stride(r.split, int(r.n_eval)), len(found[r.dataset].of_split(r.split))
-        words.append(f"1 in {k} of {size:,}" if k and k > 1 else f"{size:,} images in the split")
-        verdict.append("consistent" if k else "contradicted")
-    out = finding_rows("sample size", rows, words, verdict, [0.0] * len(rows))
+        words = f"1 in {k} of {size:,}" if k and k > 1 else f"{size:,} images in the split"
+        return words, "consistent" if k else "contradicted", 0.0
+
+    out = judged("sample size", rows, judge)
     return out.assign(fact=-1)  # a sample size is no number of the file's value column
 
 
 def printed_rates(facts: pd.DataFrame, found: Found) -> pd.DataFrame:
     """Check printed majority classes and attribute rates against the labels of the same images."""
-    rows = facts[facts["metric"].isin(["majority_class", "pos_rate", "neg_rate"])]
-    words, verdict, size = [], [], []
-    for r in rows.itertuples():
+
+    def judge(r: Any) -> tuple[str, str, float]:
         if r.metric != "majority_class" and pd.isna(r.n_eval) and r.dataset in found:
             labels, why = found[r.dataset].of_split(r.split), ""  # a whole split, whatever its size
         else:
             labels, why = _subset(found, r)
         if labels is None:
-            words.append(why)
-            verdict.append("not checked")
-            size.append(0.0)
-            continue
-        share = 100 * (labels[r.task] if r.metric == "majority_class" else labels[r.sensitive]).value_counts(
-            normalize=True
-        )
-        ours = float(
-            share.max() if r.metric == "majority_class" else share.get(int(r.metric == "pos_rate"), 0.0)
-        )
-        words.append(f"{ours:.2f} of {len(labels):,} images")
+            return why, "not checked", 0.0
+        largest = r.metric == "majority_class"
+        share = 100 * labels[r.task if largest else r.sensitive].value_counts(normalize=True)
+        ours = float(share.max() if largest else share.get(int(r.metric == "pos_rate"), 0.0))
         off = abs(r.value - ours) - r.half
-        verdict.append("contradicted" if off > 1e-9 else "consistent")
-        size.append(off)
-    return finding_rows("rate of labels", rows, words, verdict, size)
+        words = f"{ours:.2f} of {len(labels):,} images"
+        return words, "contradicted" if off > 1e-9 else "consistent", off
+
+    rows = facts[facts["metric"].isin(["majority_class", "pos_rate", "neg_rate"])]
+    return judged("rate of labels", rows, judge)
 
 
 def majority_rate_of(facts: pd.DataFrame, found: Found, r: object) -> tuple[float, str]:
@@ -101,32 +95,24 @@ def above_majority(facts: pd.DataFrame, found: Found, confidence: float = 0.95) 
     accuracy above the majority rate whose binomial interval reaches down to it is not shown to be
     above (`expected` gives the one-sided p-value; it counts the faces of one run).
     """
-    rows = facts[
-        (facts["metric"] == "accuracy") & facts["task"].notna() & ~facts["table"].str.contains("quoted")
-    ]
-    words, verdict, size = [], [], []
-    for r in rows.itertuples():
+
+    def judge(r: Any) -> tuple[str, str, float]:
         rate, where = majority_rate_of(facts, found, r)
         if np.isnan(rate) or pd.isna(r.n_eval):
-            words.append(where or "the number of images is not stated")
-            verdict.append("not checked")
-            size.append(0.0)
-            continue
+            return where or "the number of images is not stated", "not checked", 0.0
         n = int(r.n_eval)
         k = round(r.value / 100 * n)
         low, _ = clopper_pearson(k, n, 2 * confidence - 1)  # its lower end is a one-sided bound
         p = float(special.bdtrc(k - 1, n, rate / 100)) if k else 1.0
-        words.append(f"above {rate:.2f} ({where}); a run's lower bound is {100 * low:.1f}, p {p:.2g}")
-        below, shown = r.value <= rate, 100 * low > rate
-        verdict.append(
-            "not above the majority rate"
-            if below
-            else "consistent"
-            if shown
-            else "not shown above the majority rate"
-        )
-        size.append(rate - r.value if below else rate - 100 * low)
-    return finding_rows("above the majority rate", rows, words, verdict, size, about="meaning")
+        words = f"above {rate:.2f} ({where}); a run's lower bound is {100 * low:.1f}, p {p:.2g}"
+        if r.value <= rate:
+            return words, "not above the majority rate", rate - r.value
+        shown = 100 * low > rate
+        return words, "consistent" if shown else "not shown above the majority rate", rate - 100 * low
+
+    accuracies = (facts["metric"] == "accuracy") & facts["task"].notna()
+    rows = facts[accuracies & ~facts["table"].str.contains("quoted")]
+    return judged("above the majority rate", rows, judge, about="meaning")
 
 
 def table_8(facts: pd.DataFrame, found: Found) -> pd.DataFrame:
@@ -152,38 +138,28 @@ def table_8_cells(found: Found) -> pd.DataFrame:
 
 def _cells_against_labels(rows: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
     found = ours.set_index(["attribute", "task"])
-    words, verdict, size = [], [], []
-    for r in rows.itertuples():
-        if r.metric == "base_rate":
-            cell = ours[ours["task"] == r.task].iloc[0]
-            expected, wrong = cell["base_rate"], cell["base_rate_disagrees"]
-            words.append(f"{expected:.2f}")
-            size.append(abs(r.value - expected) - r.half)
-        else:
-            cell = found.loc[(r.sensitive, r.task)]
-            if r.metric == "percent":
-                expected, wrong = cell["rate_with"], cell["percent_disagrees"]
-                words.append(
-                    f"{expected:.2f} ({cell['both']:,} of {cell['both'] + cell['attribute_only']:,})"
-                )
-                size.append(abs(r.value - expected) - r.half)
-            else:
-                ratio, wrong = cell["ratio"], cell["ratio_disagrees"]
-                more = "" if ratio >= 1 else f", turned over {1 / ratio:.2f}"
-                words.append(f"{ratio:.2f}{more}")
-                size.append(abs(cell["printed_percent"] - cell["rate_with"]))
-        verdict.append("contradicted" if wrong else "consistent")
-    return finding_rows("Table 8, labels", rows, words, verdict, size)
+
+    def judge(r: Any) -> tuple[str, str, float]:
+        of_task = r.metric == "base_rate"
+        cell = ours[ours["task"] == r.task].iloc[0] if of_task else found.loc[(r.sensitive, r.task)]
+        verdict = "contradicted" if cell[f"{r.metric}_disagrees"] else "consistent"
+        if r.metric == "ratio":
+            more = "" if cell["ratio"] >= 1 else f", turned over {1 / cell['ratio']:.2f}"
+            return f"{cell['ratio']:.2f}{more}", verdict, abs(cell["printed_percent"] - cell["rate_with"])
+        expected = cell["base_rate" if of_task else "rate_with"]
+        counts = "" if of_task else f" ({cell['both']:,} of {cell['both'] + cell['attribute_only']:,})"
+        return f"{expected:.2f}{counts}", verdict, abs(r.value - expected) - r.half
+
+    return judged("Table 8, labels", rows, judge)
 
 
 def _ratios_of_rows(rows: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
-    rows = rows[rows["metric"] == "ratio"]
     found = ours.set_index(["attribute", "task"])
-    words, verdict, size = [], [], []
-    for r in rows.itertuples():
+
+    def judge(r: Any) -> tuple[str, str, float]:
         cell = found.loc[(r.sensitive, r.task)]
         p, b = cell["printed_percent"], cell["printed_base_rate"]
-        words.append(f"{max(p / b, b / p):.2f} from {p:g} and {b:g}")
-        verdict.append("contradicted" if cell["ratio_disagrees_with_row"] else "consistent")
-        size.append(abs(r.value - max(p / b, b / p)) * b)
-    return finding_rows("Table 8, ratio of its row", rows, words, verdict, size)
+        verdict = "contradicted" if cell["ratio_disagrees_with_row"] else "consistent"
+        return f"{max(p / b, b / p):.2f} from {p:g} and {b:g}", verdict, abs(r.value - max(p / b, b / p)) * b
+
+    return judged("Table 8, ratio of its row", rows[rows["metric"] == "ratio"], judge)

@@ -21,7 +21,7 @@ from lassi_lib.study.experiment import Experiment, Question, experiments_of, par
 from lassi_lib.study.published import published
 from lassi_lib.study.statistics import EXPERIMENT, outcomes, parts_of, rated, summarise
 from lassi_lib.study.study import Study
-from lassi_lib.study.verdicts import Verdict, decided, of_seeds, tally, worst_of
+from lassi_lib.study.verdicts import Verdict, beyond_seeds, decided, of_seeds, tally, worst_of
 
 KINDS = {"ResNet18": "resnet18", "zG_classifier": "latent"}  # as the supplement calls them
 _FRESH = 1_000_000_007  # numbers of points, so that end points draw noise of their own
@@ -238,6 +238,7 @@ def change_verdict(rows: pd.DataFrame, min_changed: float, confidence: float = 0
             row[name] = decided(row["changed_low"], row["changed_high"], min_changed)
         table.append(row)
     table, order = pd.DataFrame(table), ("supported", "inconclusive", "not supported")
+    table["outcome"] = beyond_seeds(table["outcome"], rows["seed"].nunique())
     outcome = worst_of(table["outcome"])
     few, counted = of_seeds(rows["seed"].nunique())
     text = (

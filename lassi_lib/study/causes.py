@@ -4,9 +4,11 @@ On photographs an attribute's correlation with the task, its vector's length and
 with the task come together. Here one is changed and all else kept: flow, other factors, nuisances, seeds.
 
 *Intervals.* A cell is one trained encoder: a condition (phi, or a kind of vector) and a seed. Cells of one
-condition differ by the chance of training, which two or three seeds show badly. So its variance is
-pooled: the scatter of all cells' means about their line in |phi|, or about the mean of their kind, with
-Student's t at those degrees of freedom. Test points count as in `statistics.crossed_variance`.
+condition differ by the chance of training, which two or three seeds show badly, and some conditions scatter
+more than others. So comparisons give each condition its own variance, with Welch's degrees of freedom
+(simulated with two seeds: 95 % intervals cover 97 %, and 92 % where one condition scatters nine times as much;
+a pooled variance would cover 76 to 88 % there), and single conditions share one. Test points count as in
+`statistics.crossed_variance`.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from lassi_lib.study.params import load_pipeline
 from lassi_lib.study.statistics import crossed_variance, parts_of, with_ends
 from lassi_lib.study.study import Study
 from lassi_lib.study.vectors import boundaries
-from lassi_lib.study.verdicts import Verdict, decided, worst_of
+from lassi_lib.study.verdicts import Verdict, beyond_seeds, decided, worst_of
 
 CELEBA = "CelebA"  # the correlation as it is
 REFERENCE = "mean_difference"
@@ -190,25 +192,29 @@ def _cube(rows: pd.DataFrame, by: str, quantity: str) -> tuple[list, np.ndarray]
 
 def estimate(
     y: np.ndarray,
-    design: np.ndarray,
     weights: np.ndarray,
     tail: float,
     *,
+    pooled: bool = False,
     seeds: str = "random",
     rates: bool = False,
 ) -> tuple[float, float, float]:
     """Return ``sum_k weights_k mean_k`` with bounds, each wrong with probability `tail`.
 
+    Trainings may scatter more in one condition than in another, so each has a variance of its own and the
+    degrees of freedom are Welch's.
+
     Parameters
     ----------
     y : numpy.ndarray
         [m seeds, n points, k conditions]: every seed and condition a training of its own, on the same points.
-    design : numpy.ndarray
-        [k, c]: conditions' means are combinations of its columns, up to the chance of training.
     weights : numpy.ndarray
         [k].
     tail : float
         Probability, below 1/2.
+    pooled : bool
+        One variance of training for all conditions instead: steadier with two seeds, and wrong for
+        comparisons where conditions differ in it.
     seeds : {'random', 'fixed'}
         'fixed' leaves the chance of training out: these trained models alone.
     rates : bool
@@ -223,13 +229,14 @@ def estimate(
     m, n, k = y.shape
     if n < 2:
         return (np.nan,) * 3
-    cells, d, most = y.mean(1), y @ weights, weights.clip(0).sum()
+    d, most = y @ weights, weights.clip(0).sum()
     value, squared, least = d.mean(), 0.0, weights.sum() - most
-    freedom = m * k - np.linalg.matrix_rank(design)
-    if seeds == "random" and freedom > 0:
-        scatter = cells - design @ np.linalg.lstsq(design, cells.mean(0), rcond=None)[0]
-        v_training = (scatter**2).sum() / freedom * (weights @ weights) / m
-        squared = special.stdtrit(freedom, tail) ** 2 * v_training
+    if seeds == "random" and m > 1:
+        variances = y.mean(1).var(0, ddof=1)
+        parts = weights**2 * (variances.mean() if pooled else variances) / m
+        if parts.any():
+            freedom = (m - 1) * (k if pooled else parts.sum() ** 2 / (parts**2).sum())
+            squared = special.stdtrit(freedom, tail) ** 2 * parts.sum()
     if rates:
         d = np.concatenate([d, np.full((m, 1), most), np.full((m, 1), least)], axis=1)
     margin = np.sqrt(squared + special.ndtri(tail) ** 2 * crossed_variance(d, seeds)[2])
@@ -237,13 +244,11 @@ def estimate(
     return (value, max(low, least), min(high, most)) if rates else (value, low, high)
 
 
-def _estimated(cube, quantity: str, by: str, weights: np.ndarray, tail: float, seeds: str = "random"):
+def _estimated(y: np.ndarray, quantity: str, weights: np.ndarray, tail: float, **how: Any) -> np.ndarray:
     """Return value, low, high of a quantity: points for rates, a factor for the ratio."""
-    (levels, y), rate = cube, quantity in _RATES
-    line = by == "phi" and len(levels) > 1
-    design = np.column_stack([np.ones(len(levels)), np.abs(levels)]) if line else np.eye(len(levels))
-    found = np.array(estimate(y, design, weights, tail, seeds=seeds, rates=rate))
-    return 100 * found if rate else np.exp(found)
+    rate = quantity in _RATES
+    found = np.array(estimate(y, weights, tail, rates=rate, **how))
+    return 100 * found.clip(-1, 1) if rate else np.exp(found)  # a fitted line may leave the possible
 
 
 def _summary(rows: pd.DataFrame, by: str, facts: dict, confidence: float) -> pd.DataFrame:
@@ -258,7 +263,7 @@ def _summary(rows: pd.DataFrame, by: str, facts: dict, confidence: float) -> pd.
             row |= {"n_seeds": here["seed"].nunique(), "n_points": here["index"].nunique()}
             row["abstained"] = 100 * here["status"].isin(ABSTAINED).mean()
             for q, cube in cubes.items():
-                found = _estimated(cube, q, by, np.eye(len(cube[0]))[k], (1 - confidence) / 2)
+                found = _estimated(cube[1], q, np.eye(len(cube[0]))[k], (1 - confidence) / 2, pooled=True)
                 name, found = (q, found) if q in _RATES else ("ratio_percent", 100 * found)
                 row |= with_ends(name, *found)
             table.append(row | here[["d_cs", "d_rs"]].median().to_dict() | facts[phi, kind])
@@ -294,8 +299,8 @@ def _effects(part: pd.DataFrame, by: str, weights: Callable, tail: float, seeds:
     names = {"factor": "ratio", "fairness change": "certified_fairness", "exact change": "exact_fairness"}
     row = {}
     for name, quantity in names.items():
-        cube = _cube(part, by, quantity)
-        found = _estimated(cube, quantity, by, weights(cube[0]), tail, seeds)
+        levels, y = _cube(part, by, quantity)
+        found = _estimated(y, quantity, weights(levels), tail, seeds=seeds)
         row |= with_ends(name, *found)
     return row
 
@@ -363,6 +368,7 @@ def causes_verdict(
             first[column] = decided(effect["factor_low"], effect["factor_high"], min_factor)
         table.append(first)
     table = pd.DataFrame(table)
+    table["outcome"] = beyond_seeds(table["outcome"], dial_rows["seed"].nunique())
     outcomes = {name: worst_of(p["outcome"]) for name, p in table.groupby("explanation", sort=False)}
     return Verdict(
         outcomes["label correlation"], _text(table, outcomes, min_factor, confidence, method), table

@@ -13,7 +13,7 @@ from lassi_lib.study.experiment import Experiment
 from lassi_lib.study.published import merk_beside_eccv, published
 from lassi_lib.study.statistics import PAIR, outcomes, parts_of, rated
 from lassi_lib.study.study import Study
-from lassi_lib.study.verdicts import Verdict, of_seeds, tally, worst_of
+from lassi_lib.study.verdicts import Verdict, beyond_seeds, of_seeds, tally, worst_of
 
 PUBLISHED_KINDS = ("mean_difference", "perpendicular", "ramaswamy", "discovered")
 _FIT = 8000  # training faces that a probe is fitted on
@@ -158,6 +158,7 @@ def transfer_verdict(rows: pd.DataFrame, min_fairness: float, confidence: float 
                 row[name] = "not supported" if short else "inconclusive"
         table.append(row)
     table = pd.DataFrame(table)
+    table["outcome"] = beyond_seeds(table["outcome"], table["n_seeds"])
     outcome = worst_of(table["outcome"])
     few, counted = of_seeds(table["n_seeds"].min())
     text = (

@@ -13,7 +13,8 @@ Its table has the columns `COLUMNS`:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -81,6 +82,14 @@ def _row(fact: dict) -> str:
         grid = {"sigma_cs": fact["sigma_cs"], "sigma_rs": fact["sigma_rs"], "lambda_2": fact["lambda2"]}
         parts += [f"{name} {value:g}" for name, value in grid.items() if given(value)]
     return ", ".join(p for p in parts if p)
+
+
+def judged(
+    check: str, facts: pd.DataFrame, judge: Callable[[Any], tuple[str, str, float]], about: str = "number"
+) -> pd.DataFrame:
+    """Return a check's table, with what ``judge(fact)`` says of each number: expected, verdict, size."""
+    said = [judge(fact) for fact in facts.itertuples()]
+    return finding_rows(check, facts, *(zip(*said, strict=True) if said else ((), (), ())), about=about)
 
 
 def finding_rows(

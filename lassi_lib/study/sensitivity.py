@@ -22,7 +22,7 @@ from lassi_lib.study.experiment import Experiment, Question, experiments_of
 from lassi_lib.study.published import published
 from lassi_lib.study.statistics import PAIR, paired_difference, parts_of, summarise, with_ends
 from lassi_lib.study.study import Study
-from lassi_lib.study.verdicts import Verdict, VerdictRule, decided, of_seeds, worst_of
+from lassi_lib.study.verdicts import Verdict, VerdictRule, beyond_seeds, decided, of_seeds, worst_of
 
 VOTED = "exact center, votes"
 SETTINGS = ("lambda_2", "sigma_cs", "sigma_rs")
@@ -280,7 +280,10 @@ def lambda_steps(study: Study, rows: pd.DataFrame, rule: VerdictRule) -> pd.Data
                 row[f"stays{suffix}"] = decided(*kept, -rule.max_accuracy_loss)
             doublings = math.log2(b / a) if a > 0 else math.inf
             table.append(row | {"gain per doubling": row["fairness_gain"] / doublings})
-    return pd.DataFrame(table)
+    table = pd.DataFrame(table)
+    for name in ("jumps", "stays"):
+        table[name] = beyond_seeds(table[name], table["n_seeds"])
+    return table
 
 
 def jump_verdict(steps: pd.DataFrame, step: Sequence[float], rule: VerdictRule) -> Verdict:

@@ -73,11 +73,13 @@ class Verdict:
 def of_seeds(n_seeds: int) -> tuple[str, str]:
     """Return what a verdict over so many seeds has to add to its outcome, and what its bounds count."""
     if n_seeds == 1:
-        return (
-            ", for these models alone (one seed)",
-            "over test points; one seed says nothing of another training",
-        )
+        return " (one seed says nothing of another training)", "over test points"
     return "", "over seeds and points"
+
+
+def beyond_seeds(outcomes: pd.Series, n_seeds: pd.Series | int) -> pd.Series:
+    """Return outcomes that count seeds: from one seed's models alone no other training can be judged."""
+    return outcomes.where(n_seeds > 1, "inconclusive")
 
 
 def decided(low: float, high: float, threshold: float) -> str:
@@ -155,6 +157,7 @@ def claim_1_verdict(rows: pd.DataFrame, rule: VerdictRule, *, subject: str = "Cl
     table = table.merge(base[[*PAIR, *shown[-2:]]], on=list(PAIR), suffixes=("", "_baseline"))
     table = pd.concat([table, judged["random"]], axis=1)
     table["outcome_these_models"] = judged["fixed"]["outcome"]
+    table["outcome"] = beyond_seeds(table["outcome"], table["n_seeds"])
     outcome = worst_of(table["outcome"])
     return Verdict(outcome, _text(outcome, table, rule, subject), table)
 
@@ -166,10 +169,10 @@ def _text(outcome: str, table: pd.DataFrame, rule: VerdictRule, subject: str) ->
         f"{subject} is {outcome}{of_seeds(m)[0]}: of {n} pairs {tally(table['outcome'])}. {rule.words(n, m)}"
     )
     alone = (table["outcome_these_models"] == "supported").sum()
-    if m > 1 and alone > (table["outcome"] == "supported").sum():
+    if m == 1 or alone > (table["outcome"] == "supported").sum():
+        few = f": {m} seeds say too little of another training" if m > 1 else ""
         text += (
-            f" Test points alone counted, so for the models as trained, {alone} of {n} pairs are supported: "
-            f"{m} seeds say too little of another training."
+            f" Test points alone counted, so for the models as trained, {alone} of {n} pairs are supported{few}."
         )
     marked = table[table["constant_would_do"]]
     if len(marked):

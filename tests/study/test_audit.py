@@ -97,7 +97,7 @@ def test_the_protocol_of_the_reproduction_is_confirmed_but_for_two_numbers():
     assert odd.set_index("printed")["verdict"].to_dict() == {
         "66.1": "unexplained", "98.8": "unexplained", "88.8": "impossible",
     }  # fmt: skip
-    summary = arithmetic.attainable_summary(table, FACTS).set_index(["source", "n_images"])
+    summary = arithmetic.attainable_summary(table).set_index(["source", "n_images"])
     assert summary.loc["merk2023", ["numbers", "attainable"]].sum().to_dict() == {
         "numbers": 152,
         "attainable": 150,
