@@ -79,7 +79,7 @@ def of_seeds(n_seeds: int) -> tuple[str, str]:
 
 def beyond_seeds(outcomes: pd.Series, n_seeds: pd.Series | int) -> pd.Series:
     """Return outcomes that count seeds: from one seed's models alone no other training can be judged."""
-    return outcomes.where(n_seeds > 1, "inconclusive")
+    return outcomes.where(np.broadcast_to(np.asarray(n_seeds) > 1, len(outcomes)), "inconclusive")
 
 
 def decided(low: float, high: float, threshold: float) -> str:
@@ -171,9 +171,7 @@ def _text(outcome: str, table: pd.DataFrame, rule: VerdictRule, subject: str) ->
     alone = (table["outcome_these_models"] == "supported").sum()
     if m == 1 or alone > (table["outcome"] == "supported").sum():
         few = f": {m} seeds say too little of another training" if m > 1 else ""
-        text += (
-            f" Test points alone counted, so for the models as trained, {alone} of {n} pairs are supported{few}."
-        )
+        text += f" Test points alone counted, so for the models as trained, {alone} of {n} pairs are supported{few}."
     marked = table[table["constant_would_do"]]
     if len(marked):
         names = "; ".join(f"{t}, {s}" for t, s in zip(marked["task"], marked["sensitive"], strict=True))

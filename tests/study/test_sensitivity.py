@@ -156,8 +156,10 @@ def test_a_jump_is_large_and_steeper_than_every_other_step(study):
     assert jump.table["gain per doubling"].tolist() == pytest.approx([0, 10 / np.log2(2.5), 50, 5])
     assert jump.headline.endswith("that accuracy stays is supported.")
     assert "over seeds and points" in jump.text
-    single = jump_verdict(jump.table.assign(n_seeds=1), (0.025, 0.05), rule)
-    assert single.headline.endswith("accuracy stays is supported, for these models alone (one seed).")
+    one = grid_rows(dict(zip(values, [0.0, 0.30, 0.40, 0.90, 0.95], strict=True)), 0.9).query("seed == 0")
+    single = jump_verdict(lambda_steps(other, one, rule), (0.025, 0.05), rule)
+    assert single.outcome == "inconclusive" and "one seed says nothing" in single.headline
+    assert "fairness jumps in 1 of 1 pairs and accuracy stays in 1" in single.text
     slow = outcome([0.0, 0.60, 0.80, 0.90, 0.95])
     assert slow.outcome == "not supported"
     steeper = outcome([0.0, 0.10, 0.20, 0.45, 0.95])

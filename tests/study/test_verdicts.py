@@ -122,7 +122,9 @@ def test_seeds_that_disagree_leave_it_open_though_the_models_at_hand_pass():
     assert "1 of 1 pairs are supported: 2 seeds say too little" in verdict.text
     one = pd.concat([naive, make_rows(labels, np.tile(labels, (2, 1)), fair)]).query("seed == 1")
     single = claim_1_verdict(one, RULE)
-    assert single.outcome == "supported" and "one seed says nothing of another training" in single.text
+    assert single.outcome == "inconclusive" and "one seed says nothing of another training" in single.headline
+    assert single.table["outcome_these_models"].tolist() == ["supported"]
+    assert "for the models as trained, 1 of 1 pairs are supported." in single.text
 
 
 @pytest.mark.parametrize(
