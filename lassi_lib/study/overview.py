@@ -146,10 +146,10 @@ ROWS: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("03", "Claim 3: also for tasks unknown in training", _claim_3),
     ("04", "Extension: further attributes, FairFace", _extension),
     ("05", "Outliers: does the published explanation hold?", _outliers),
-    ("07", "Exactness: how much of it is the certificate?", _exactness),
+    ("07", "Exactness: does claim 1 hold for exact decisions?", _exactness),
     ("06", "Ground truth: do certificates cover true changes?", _ground_truth),
     ("08", "Sensitivity: noise and loss weight", _sensitivity),
-    ("09", "Base classifiers: what there is without fairness", _base),
+    ("09", "Base classifiers: do their decisions change along the vector?", _base),
     ("10", "Audit: are the published numbers possible?", _audit),
     ("11", "Your own: is this classifier fair for this attribute?", _own),
 )
@@ -210,13 +210,18 @@ def _numbers(path: Path, fair: str) -> tuple[str, str]:
         for word, column in ((fair, "certified_fairness"), ("accurate", "accuracy")):
             base = f" (Naive {span(t[f'{column}_baseline'])})" if f"{column}_baseline" in t else ""
             rates.append(f"{span(t[column])} % {word}{base}")
-        held = f"{(t['outcome_these_models'] == 'supported').sum()} of {len(t)} pairs as trained"
+        alone = t["outcome_these_models"] == "supported"
+        held = f"{alone.sum()} of {len(t)} pairs as trained"
+        if "constant_would_do" in t and (beyond := (alone & ~t["constant_would_do"]).sum()) < alone.sum():
+            held += f", {beyond} beyond a constant classifier"
         size = f"{span(t['n_seeds'], 0)} seeds, {span(t['n_points'], 0)} test images"
     except (OSError, ValueError, KeyError, TypeError):  # no such table, or one of another kind
         return "", ""
     text = f"{', '.join(rates)}; {held}; {size}."
     if "constant_would_do" in t and t["constant_would_do"].any():
-        text += f" In {t['constant_would_do'].sum()} pairs a constant classifier would be as accurate."
+        text += (
+            f" In {t['constant_would_do'].sum()} pairs a constant classifier would be at least as accurate."
+        )
     return held, text
 
 

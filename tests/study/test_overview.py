@@ -117,7 +117,7 @@ def test_the_first_table_is_kept_in_words_for_the_readme(results, page):
     assert len(lines) == 2 + len(ROWS)
     assert len({line.count("|") for line in lines}) == 1
     claim = next(line for line in lines if line.startswith("| Claim 1"))
-    assert "not supported (1 of 2 pairs as trained)" in claim
+    assert "not supported (1 of 2 pairs as trained, 0 beyond a constant classifier)" in claim
 
 
 def test_a_verdict_comes_with_its_numbers_minutes_and_page(page):
@@ -126,7 +126,7 @@ def test_a_verdict_comes_with_its_numbers_minutes_and_page(page):
     for words in (
         "Two pairs fail.",
         "81.2 to 93.0 % certified (Naive 0.0 to 1.0), 70.0 to 72.0 % accurate (Naive 71.0)",
-        "1 of 2 pairs as trained; 2 seeds, 1,050 test images.",
+        "1 of 2 pairs as trained, 0 beyond a constant classifier; 2 seeds, 1,050 test images.",
         "In 1 pairs a constant classifier",
         "2.3 minutes",
     ):
@@ -259,5 +259,5 @@ def test_one_seed_is_said_whatever_the_verdicts_table_holds(results):
     for entry in run["notebooks"].values():
         entry["parameters"]["seeds"] = [42]
     path.write_text(json.dumps(run))
-    assert finding(results / "good", "01").held == "1 of 2 pairs as trained, one seed"
+    assert finding(results / "good", "01").held == "1 of 2 pairs as trained, 0 beyond a constant classifier, one seed"
     assert finding(results / "good", "10").held == "one seed"
