@@ -16,16 +16,10 @@ _GOOD, _BAD = "#0072B2", "#D55E00"
 
 
 def prediction_figure(positions: pd.DataFrame, t_quantile: float, bound: float) -> StudyFigure:
-    """Show how far each reproduced mean lies from the original, in deviations over seeds.
+    """Show how far each reproduced mean lies from the original, in deviations over seeds (`relative_position`).
 
-    Parameters
-    ----------
-    positions : pandas.DataFrame
-        As `relative_position` returns it: row, metric, in_seed_sd, t, outside.
-    t_quantile : float
-        End of the prediction interval, in deviations over seeds.
-    bound : float
-        The most that a repetition of the same seeds could be off, in deviations over seeds.
+    `t_quantile` is the prediction interval's end, `bound` the most that a repetition of the same seeds could
+    be off, in the same unit.
     """
     table = positions.sort_values("in_seed_sd", kind="stable", ignore_index=True)
     figure = StudyFigure(figsize=(9, 1.4 + 0.17 * len(table)), layout="constrained")
@@ -55,13 +49,9 @@ def prediction_figure(positions: pd.DataFrame, t_quantile: float, bound: float) 
 
 
 def majority_figure(table: pd.DataFrame) -> StudyFigure:
-    """Show accuracies above or below the majority rate of the same images, one panel per published table.
+    """Show accuracies above or below the majority rate of the same images (`accuracy_margins`).
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        As `accuracy_margins` returns it: table, row, method, accuracy, accuracy_low, accuracy_high,
-        majority_rate, verdict.
+    There is a panel per published table.
     """
     parts = grouped(table, table["table"])
     heights = [max(len(part), 2) for part in parts.values()]
@@ -94,14 +84,7 @@ def majority_figure(table: pd.DataFrame) -> StudyFigure:
 
 
 def association_dumbbells(beside: pd.DataFrame) -> StudyFigure:
-    """Show printed percentages beside recomputed ones, one row per attribute and task, on a log scale.
-
-    Parameters
-    ----------
-    beside : pandas.DataFrame
-        As `beside_printed` returns it: attribute, task, rate_with, rate_with_low, rate_with_high, base_rate,
-        printed_percent, percent_disagrees.
-    """
+    """Show printed percentages beside recomputed ones (`beside_printed`), a row per attribute and task."""
     order = {task: i for i, task in enumerate(dict.fromkeys(beside["task"]))}
     table = beside.sort_values("task", key=lambda t: t.map(order), kind="stable", ignore_index=True)
     figure = StudyFigure(figsize=(8.5, 1.3 + 0.28 * len(table)), layout="constrained")
@@ -130,13 +113,7 @@ def association_dumbbells(beside: pd.DataFrame) -> StudyFigure:
 
 
 def association_heatmap(table: pd.DataFrame) -> StudyFigure:
-    """Show phi of every attribute (rows) and task (columns); a star marks intervals that exclude 0.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        As `associations` returns it: attribute, task, phi, phi_low, phi_high.
-    """
+    """Show phi of attributes (rows) and tasks (`associations`); a star marks intervals that exclude 0."""
     tasks, attributes = (list(dict.fromkeys(table[c])) for c in ("task", "attribute"))
     grid = table.pivot(index="attribute", columns="task", values="phi").loc[attributes, tasks]
     sure = (table["phi_low"] > 0) | (table["phi_high"] < 0)

@@ -14,14 +14,8 @@ from lassi_lib.display.style import StudyFigure, colours_of, grouped, margins, m
 def fairness_bars(summary: pd.DataFrame, published: Mapping[str, str] | None = None) -> StudyFigure:
     """Show certified fairness per pair and method, with intervals and the published values.
 
-    Parameters
-    ----------
-    summary : pandas.DataFrame
-        One row per pair and method, in percent: task, sensitive, method, certified_fairness,
-        certified_fairness_low, certified_fairness_high.
-    published : mapping of str to str, optional
-        Columns with published values -> what the legend calls them; by default
-        'published_certified_fairness' where it is there.
+    `published` says which columns of the summary hold published values, and what the legend calls them; by
+    default it is 'published_certified_fairness', where it is there.
     """
     return _rate_bars(summary, "certified_fairness", "certified fairness (% of test points)", published)
 
@@ -72,13 +66,7 @@ def _rate_bars(
 def radius_scatter(rows: pd.DataFrame, columns: int = 3) -> StudyFigure:
     """Show d_cs against d_rs for every test point, a panel per pair; above the diagonal is certified.
 
-    Parameters
-    ----------
-    rows : pandas.DataFrame
-        One row per test point: task, sensitive, method, d_cs, d_rs; NaN where a stage abstained.
-        Abstentions are counted under the panel's title, since they have no place in it.
-    columns : int
-        Panels per row.
+    Abstentions (NaN) have no place in a panel: they are counted under its title.
     """
     pairs, methods = grouped(rows), list(dict.fromkeys(rows["method"]))
     colours, columns = colours_of(methods), min(columns, len(pairs))

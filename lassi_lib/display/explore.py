@@ -33,12 +33,7 @@ def glow_figure(original: np.ndarray, frames: Sequence[Any]) -> StudyFigure:
     orange where it became lighter and purple where darker; the third, on the faded face, pixels of which some
     colour value is above its range (orange) or below it (blue).
 
-    Parameters
-    ----------
-    original : numpy.ndarray
-        float [3, S, S], the face itself, D(z).
-    frames : sequence of Frame
-        As `study.explore` gives them: title, note, image [3, S, S] (not clipped), distance, outside.
+    `original` is the face itself, D(z), float [3, S, S]; frames are those of `study.explore`.
     """
     if not frames:
         raise ValueError("no frame to show")
@@ -73,11 +68,6 @@ def certificate_figure(views: Sequence[Any]) -> StudyFigure:
     smoothed centre (a cross) in which the classifier's boundary is seen edge on, with the curve of R (bold:
     the similarity set) and circles of radius d_cs and d_rs: certified if the first lies inside the second. Right: what
     every mode says, and two faces that are treated differently where there are any.
-
-    Parameters
-    ----------
-    views : sequence of CertificateView
-        As `study.explore` gives them.
     """
     if not views:
         raise ValueError("no view to show")

@@ -39,16 +39,7 @@ _COLUMNS, _PER_PAGE, _WIDEST = 12, 24, 72
 class FacePicker(w.VBox):
     """Chooses a test face: by a click, by number, at random, within a group; `chosen(index)` hears of it.
 
-    Parameters
-    ----------
-    study : Study
-        Whose test faces.
-    groups : mapping of str to sequence of int
-        Names of groups -> the faces in them.
-    chosen : callable
-        Gets the number of the face.
-    title : callable
-        Number of a face -> what stands under it.
+    `groups` are names of groups and the faces in them; `title(index)` is what stands under a face.
     """
 
     def __init__(

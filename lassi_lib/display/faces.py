@@ -14,18 +14,9 @@ _GAP, _PAGE = 2, 900  # pixels between images, width of a page
 def montage(
     images: np.ndarray, columns: int, titles: Sequence[str] | None = None, widest: int = _PAGE
 ) -> StudyFigure:
-    """Show images in rows of `columns`.
+    """Show images, uint8 [N, 3, S, S], in rows of `columns`, each with a short text under it if there are titles.
 
-    Parameters
-    ----------
-    images : numpy.ndarray or torch.Tensor
-        uint8 [N, 3, S, S].
-    columns : int
-        Images per row.
-    titles : sequence of str, optional
-        One short text under each image; texts that are too long for its width run into each other.
-    widest : int
-        Most pixels that a face may be wide on the page; few faces are enlarged up to that.
+    Few faces are enlarged, up to a width of `widest` pixels on the page.
     """
     images = np.asarray(images)
     rows = [images[i : i + columns] for i in range(0, len(images), columns)]

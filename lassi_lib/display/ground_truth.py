@@ -56,14 +56,9 @@ def kept_dots(table: pd.DataFrame) -> StudyFigure:
 def true_strips(
     drawn: Mapping[str, np.ndarray], decoded: Mapping[str, np.ndarray], values: Sequence, t: Sequence[float]
 ) -> StudyFigure:
-    """Show, per attribute, an image drawn with v values of its factor above m latents decoded along its vector.
+    """Show, per attribute, images drawn with v values of its factor above m latents decoded along its vector.
 
-    Parameters
-    ----------
-    drawn, decoded : mapping of str to array
-        Attribute -> uint8 [v, 3, S, S] and [m, 3, S, S].
-    values, t : sequence
-        The factor's values and the coefficients.
+    Attribute -> uint8 [v, 3, S, S] and [m, 3, S, S]; `t` are the coefficients.
     """
     rows, labels, captions = [], [], []
     for name, images in drawn.items():

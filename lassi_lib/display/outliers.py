@@ -22,15 +22,10 @@ _GAP = 2  # pixels between frames
 
 
 def strip_figure(strips: Sequence[Any]) -> StudyFigure:
-    """Show each face along its vector and, below, each method's decisions and certificate.
+    """Show each of `strips` along its vector and, below, each method's decisions and certificate.
 
     Below the frames a dot says that the unsmoothed class is that of the face itself (t = 0), a cross that
     it is not; a triangle stands at the coefficient t that refutes the exact decision.
-
-    Parameters
-    ----------
-    strips : sequence
-        As `study.strips.strips` returns them: pair, index, label, t [m], images [m, 3, S, S], answers.
     """
     if not strips:
         raise ValueError("no strip to show")
@@ -83,16 +78,10 @@ def _certificate(a: dict) -> str:
 
 
 def outlier_scatter(means: pd.DataFrame, fits: pd.DataFrame, labelled: Iterable[str]) -> StudyFigure:
-    """Show d_cs / d_rs over each predictor: a panel per predictor, a marker per pair and method.
+    """Show d_cs / d_rs over each predictor (`pair_means`): a panel per predictor, a marker per pair and method.
 
-    Parameters
-    ----------
-    means : pandas.DataFrame
-        As `pair_means` returns it.
-    fits : pandas.DataFrame
-        As `regress` returns it, of the log ratio: gives each panel's rank correlations.
-    labelled : iterable of str
-        Pairs, 'Task/Attribute', that are named at the last method's marker.
+    Rank correlations are those of `regress`, of the log ratio. Pairs `labelled`, 'Task/Attribute', are named
+    at the last method's marker.
     """
     methods = list(dict.fromkeys(means["method"]))
     colours, figure = colours_of(methods), StudyFigure(figsize=(9.5, 8), layout="constrained")
@@ -139,14 +128,7 @@ _PANELS = {
 def outlier_matrix(means: pd.DataFrame, method: str, chosen: tuple[str, str] | None = None) -> StudyFigure:
     """Show every attribute (rows) and task (columns) of a method in four heat maps; missing pairs stay empty.
 
-    Parameters
-    ----------
-    means : pandas.DataFrame
-        As `pair_means` returns it.
-    method : str
-        Whose rows.
-    chosen : (task, attribute), optional
-        A cell to frame, in every panel.
+    `means` are `pair_means`; a cell (task, attribute) may be `chosen`: it is framed in every panel.
     """
     means = means[means["method"] == method]
     tasks, attributes = (list(dict.fromkeys(means[c])) for c in ("task", "sensitive"))

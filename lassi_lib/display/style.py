@@ -103,21 +103,8 @@ def has_images(figure: Figure) -> bool:
 def save_figure(figure: Figure, folder: str | Path, name: str, alt: str) -> str:
     """Save a figure as folder/<name>.png, and lines as .svg too; close it.
 
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-        Any figure.
-    folder : path
-        The folder of figures, results/<profile>/figures.
-    name : str
-        File name without extension.
-    alt : str
-        What the picture shows, for those who cannot see it.
-
-    Returns
-    -------
-    str
-        The PNG's path relative to the results: 'figures/<name>.png'.
+    `alt` says what it shows, for those who cannot see it. Returns the PNG's path relative to the results,
+    'figures/<name>.png'.
     """
     if not alt.strip():
         raise ValueError(f"figure {name} needs an alt text that says what it shows")

@@ -115,14 +115,9 @@ def check_types(given: dict[str, Any], where: str) -> None:
 def check_names(given: dict[str, Any], pipeline: Pipeline, column: Callable[[str], Any]) -> None:
     """Check that what a notebook's parameters name exists: attributes, pairs, methods, kinds, modes.
 
-    Parameters
-    ----------
-    given : dict
-        Its parameters, checked by `check_types`.
-    pipeline : Pipeline
-        Whose methods are meant.
-    column : callable
-        Raises `StudyError` for an attribute that the data set does not have.
+    ``column(name)`` raises `StudyError` for an attribute that the data set does not have.
+
+    Raises `StudyError` for an attribute that the data set does not have.
 
     Raises
     ------

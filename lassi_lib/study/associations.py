@@ -35,22 +35,10 @@ COUNTS = ("both", "attribute_only", "task_only", "neither")
 def associations(
     labels: pd.DataFrame, attributes: Iterable[str], tasks: Iterable[str], confidence: float = 0.95
 ) -> pd.DataFrame:
-    """Return one row per attribute and task.
+    """Return one row per attribute and task, which are columns of `labels` [N, names], 0 and 1.
 
-    Parameters
-    ----------
-    labels : pandas.DataFrame
-        [N, names] of 0 and 1.
-    attributes, tasks : iterable of str
-        Columns of `labels`.
-    confidence : float
-        Of each interval.
-
-    Returns
-    -------
-    pandas.DataFrame
-        attribute, task, n, the four counts `COUNTS`, attribute_rate, base_rate, rate_with, rate_without
-        (percent, with _low and _high), ratio, phi, phi_low, phi_high. What is undefined is NaN.
+    Columns attribute, task, n, the four counts `COUNTS`, attribute_rate, base_rate, rate_with, rate_without
+    (percent, with _low and _high), ratio, phi, phi_low, phi_high. What is undefined is NaN.
 
     Raises
     ------

@@ -80,12 +80,7 @@ class StageCache:
     def fetch(self, stage: Stage, compute: Callable[[Path], dict | None]) -> Path:
         """Return the folder of a stage, computing it first if needed.
 
-        Parameters
-        ----------
-        stage : Stage
-            What is wanted.
-        compute : callable
-            Writes its files into the folder it is given; may return facts for ``stage.json``.
+        `compute` writes its files into the folder it is given, and may return facts for ``stage.json``.
         """
         folder = self.folder(stage)
         if asked := os.environ.get("LASSI_READ"):  # the batch run asks what a notebook's numbers come from

@@ -51,13 +51,9 @@ def dialled(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Ask a pair on faces whose two labels have the given phi coefficients; 'CelebA' is the law as it is.
 
-    Returns
-    -------
-    rows : pandas.DataFrame
-        One row per test point, seed, method, phi and mode (``monte_carlo``, ``exact_decision``).
-    summary : pandas.DataFrame
-        One row per phi and method: rates in percent, ``ratio_percent`` = 100 d_cs / d_rs (geometric mean;
-        below 100 is certified) with intervals, median radii, length and cosines of the vector.
+    Rows: one per test point, seed, method, phi and mode (``monte_carlo``, ``exact_decision``). Summary: one
+    per phi and method, rates in percent, ``ratio_percent`` = 100 d_cs / d_rs (geometric mean; below 100 is
+    certified) with intervals, median radii, length and cosines of the vector.
 
     Raises
     ------
@@ -336,11 +332,8 @@ def causes_verdict(
     when the lower one-sided bound of the growth's factor is at least `min_factor`, not supported when the
     upper one is below it, else inconclusive; `confidence` is divided over the table's rows (Bonferroni).
 
-    Returns
-    -------
-    Verdict
-        `outcome` is that of *label correlation*, over its pairs. The table has a row per explanation
-        and experiment; `outcome_these_models` leaves the chance of training out.
+    The outcome is that of *label correlation*, over its pairs. The table has a row per explanation and
+    experiment; `outcome_these_models` leaves the chance of training out.
 
     Raises
     ------

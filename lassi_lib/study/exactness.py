@@ -30,14 +30,8 @@ if TYPE_CHECKING:
 def fairness_by_mode(rows: pd.DataFrame, confidence: float = 0.95, seeds: str = "random") -> pd.DataFrame:
     """Return one row per pair, method and mode: the share of points found fair, and left undecided.
 
-    Parameters
-    ----------
-    rows : pandas.DataFrame
-        Rows of `Study.run` in several modes, one below the other.
-    confidence : float
-        Of the intervals `fair_low` to `fair_high`.
-    seeds : {'random', 'fixed'}
-        Intervals over seeds and points, or over points alone: these trained models, new faces.
+    The rows are those of `Study.run` in several modes. With ``seeds="fixed"`` intervals are over points alone:
+    these trained models, new faces.
     """
     table = summarise(rows, (*EXPERIMENT, "mode"), confidence, seeds)
     undecided = rows["status"].eq("UNDECIDED").groupby([rows[c] for c in (*EXPERIMENT, "mode")], sort=False)
@@ -105,16 +99,7 @@ def looseness(study: Study, rows: pd.DataFrame, confidence: float = 0.95) -> pd.
     One attribute: the published Monte Carlo certificate; the exactly smoothed one; the same with one
     loose step put back (the mass reserve Delta; Hoeffding's slack on top of it; the ceiling of d_rs);
     with the sharper factor 2 that `exact_smoothing` proves; and with no factor at all, which no proof
-    covers: it shows how much hangs on it.
-
-    Parameters
-    ----------
-    study : Study
-        Gives the settings and every method's ceiling of d_rs.
-    rows : pandas.DataFrame
-        Rows in modes ``exact_smoothing`` and ``monte_carlo``.
-    confidence : float
-        Of the intervals, over seeds and points.
+    covers: it shows how much hangs on it. Intervals are over seeds and points.
     """
     from lassi_lib.certification.exact_smoothing import ETA, FACTOR, WINDOW
     from lassi_lib.certification.spec import d_rs_ceiling
@@ -178,21 +163,9 @@ def counterexamples(
 ) -> tuple[torch.Tensor, torch.Tensor, pd.DataFrame]:
     """Return the worst refuted points of one experiment: the faces, their similar counterparts, a table.
 
-    Parameters
-    ----------
-    study : Study
-        The study.
-    rows : pandas.DataFrame
-        Rows of one experiment in mode ``exact_decision``.
-    count : int
-        How many, the deepest violations first.
-
-    Returns
-    -------
-    faces, similar : torch.Tensor
-        uint8 [m, 3, S, S]: D(z) and D(z + t A), which C treats differently; m <= count.
-    table : pandas.DataFrame
-        index, t (a tuple), prediction, witness_class, margin.
+    Faces D(z) and D(z + t A), uint8 [m, 3, S, S] each, are treated differently by C; the deepest violations
+    among the rows (mode ``exact_decision``) come first, `count` at most. The table has index, t (a tuple),
+    prediction, witness_class and margin.
     """
     import torch
 
@@ -212,12 +185,12 @@ def counterexamples(
 
 
 def counterexamples_by_pair(
-    study: Study, rows: pd.DataFrame, count: int = 6
+    study: Study, rows: pd.DataFrame
 ) -> list[tuple[str, torch.Tensor, torch.Tensor, pd.DataFrame]]:
     """Return `counterexamples` for every pair of the rows, each with the label 'Task / Attribute'."""
     parts = rows.groupby(["task", "sensitive"], sort=False)
     return [
-        (f"{task} / {sensitive}".replace("_", " "), *counterexamples(study, part, count))
+        (f"{task} / {sensitive}".replace("_", " "), *counterexamples(study, part))
         for (task, sensitive), part in parts
     ]
 

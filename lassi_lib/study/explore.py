@@ -61,14 +61,7 @@ def offered_kinds(study: Study, attribute: str, task: str = "") -> list[str]:
 class Line:
     """One face's way through latent space: sums of attribute vectors, each decoded once.
 
-    Parameters
-    ----------
-    study : Study
-        The study.
-    face : int or torch.Tensor
-        A test face's number, or an own face, uint8 [3, S, S].
-    task : str
-        For the kinds of vectors that keep a task.
+    The face is a test face's number or an own image, uint8 [3, S, S]; some kinds of vectors keep a `task`.
     """
 
     def __init__(self, study: Study, face: int | torch.Tensor, task: str = "") -> None:
@@ -104,18 +97,10 @@ class Line:
         title: str = "",
         note: str = "",
     ) -> Frame:
-        """Return the face at z + sum_k t_k a_k.
+        """Return the face at z + sum_k t_k a_k, along vectors of a kind (default: the profile's).
 
-        Parameters
-        ----------
-        t : mapping of str to float
-            Attribute -> coefficient; the last one is the one that moves.
-        kind : str
-            Kind of vectors; default: the profile's.
-        along : sequence of float
-            Coefficients that the last attribute may take next: its neighbours are decoded with it.
-        title, note : str
-            The frame's.
+        The last attribute of `t` is the one that moves, and `along` are the coefficients that it may take next:
+        its neighbours are decoded with it.
         """
         moved = self.displacement(t, kind)
         key = self._key(t, kind)
@@ -145,13 +130,9 @@ class Line:
 
 
 def moved_frames(
-    study: Study,
-    attributes: Iterable[str],
-    kinds: Sequence[str] = (),
-    t: Sequence[float] = (-1, 1),
-    most: int = 3,
+    study: Study, attributes: Iterable[str], kinds: Sequence[str] = (), *, most: int = 3
 ) -> tuple[np.ndarray, list[Frame]]:
-    """Return a test face, float32 [3, S, S], and its frames: attributes x kinds x coefficients t.
+    """Return a test face, float32 [3, S, S], and its frames: attributes x kinds, at t = -1 and 1.
 
     Attributes without a vector, and kinds that an attribute cannot have here, are passed over, and after the
     first `most` attributes no more are taken; so the batch run shows for every profile what there is.
@@ -162,7 +143,7 @@ def moved_frames(
         found = offered[attribute]
         for kind in [k for k in kinds if k in found] or found[:1]:
             words = (kind if len(kinds) > 1 else attribute).replace("_", " ")
-            frames += [line.frame({attribute: float(x)}, kind, (), words, f"t={x:+g}: ") for x in t]
+            frames += [line.frame({attribute: float(x)}, kind, (), words, f"t={x:+g}: ") for x in (-1, 1)]
     return line.frame({}).image, frames
 
 
@@ -212,21 +193,9 @@ class CertificateView:
     pair: np.ndarray | None
     classes: tuple[int, int]
 
-    def status(self, mode: str) -> str:
-        """Return what a mode says."""
-        return str(self.answers.set_index("mode").loc[mode, "status"])
-
 
 class Judge:
-    """One trained model and its similarity set, ready to be asked about any test face at once.
-
-    Parameters
-    ----------
-    study : Study
-        The study.
-    experiment : Experiment
-        With one sensitive attribute.
-    """
+    """One trained model and its similarity set (one attribute), ready to be asked about any test face at once."""
 
     def __init__(self, study: Study, experiment: Experiment) -> None:
         from lassi_lib.certification.network import Restriction
@@ -374,17 +343,9 @@ def certificate_views(
 ) -> list[CertificateView]:
     """Return one view per method of the first pair with one sensitive attribute, of the first seed's models.
 
-    Parameters
-    ----------
-    study : Study
-        The study, with the experiments' certificates.
-    experiments : iterable of Experiment
-        As the notebook asks for them.
-    face : {'median', 'refuted'}
-        The same face for all methods, chosen by a rule: the median of the last method's d_rs - d_cs (abstentions
-        last), or the first method's deepest violation of the exact decision (the median where there is none).
-    **asked : float
-        epsilon, sigma_cs, steps: see `Judge.view`.
+    All methods show the same face, chosen by a rule: 'median' of the last method's d_rs - d_cs (abstentions
+    last), or 'refuted', the first method's deepest violation of the exact decision (the median where there
+    is none). What is `asked` is epsilon, sigma_cs, steps: see `Judge.view`.
     """
     single = [e for e in experiments if len(e.sensitive) == 1]
     if not single:

@@ -57,26 +57,11 @@ def reconstructions(study: Study, count: int = 8) -> tuple[torch.Tensor, torch.T
 def traversals(
     study: Study, attributes: Iterable[str], index: int, t: np.ndarray
 ) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
-    """Return a face moved along each attribute vector, and how far the pixels leave their range.
+    """Return a test face moved along each attribute vector, and how far the pixels leave their range.
 
-    Parameters
-    ----------
-    study : Study
-        The study.
-    attributes : iterable of str
-        Attributes; those without a direction (see `vector_table`) are passed over.
-    index : int
-        Which face of the test split.
-    t : numpy.ndarray
-        [m] coefficients, in units of the attribute vector.
-
-    Returns
-    -------
-    strips : dict
-        Attribute -> uint8 [m, 3, S, S].
-    table : pandas.DataFrame
-        Per attribute: the share of decoded values outside [-0.5, 0.5] over the strip, in percent.
-        The similarity set lives in the flow's latent space and is not a set of storable images.
+    `t` [m] are coefficients, in units of the vector. Strips: attribute -> uint8 [m, 3, S, S], without those
+    that have no direction (see `vector_table`). Table: per attribute the share of decoded values outside
+    [-0.5, 0.5], in percent: the similarity set lives in latent space and is no set of storable images.
     """
     import torch
 
@@ -108,18 +93,10 @@ def vector_table(study: Study, attributes: Iterable[str]) -> pd.DataFrame:
 
 def flow_table(study: Study) -> pd.DataFrame:
     """Return the flow's fit per split: images, bits/dim, largest reconstruction error."""
-    rows = []
-    for split in ("train", "valid", "test"):
-        f = study.latent_facts(split)
-        rows.append(
-            {
-                "split": split,
-                "images": f["images"],
-                "bits/dim": f["bits_per_dim"],
-                "largest reconstruction error": f["max_reconstruction_error"],
-            }
-        )
-    return pd.DataFrame(rows)
+    names = {"images": "images", "bits_per_dim": "bits/dim"}
+    names["max_reconstruction_error"] = "largest reconstruction error"
+    facts = {split: study.latent_facts(split) for split in ("train", "valid", "test")}
+    return pd.DataFrame([{"split": s} | {names[k]: f[k] for k in names} for s, f in facts.items()])
 
 
 def flow_history(study: Study) -> pd.DataFrame:
@@ -131,14 +108,14 @@ def flow_history(study: Study) -> pd.DataFrame:
     return pd.DataFrame(history)
 
 
-def flow_verdict(study: Study, largest_error: float = 1e-3) -> Verdict:
+def flow_verdict(study: Study) -> Verdict:
     """Judge whether the flow is fit for use: bits/dim within the profile's bound, round trip exact.
 
     The bound, `glow.bits_per_dim_at_most`, stands in the profile's pipeline.yaml.
     """
     facts = study.latent_facts("test")
     bound = study.pipeline.glow.bits_per_dim_at_most
-    bits, error = facts["bits_per_dim"], facts["max_reconstruction_error"]
+    bits, error, largest_error = facts["bits_per_dim"], facts["max_reconstruction_error"], 1e-3
     fit, exact = bits <= bound, error < largest_error
     text = (
         f"{bits:.2f} bits/dim on unseen faces ({'within' if fit else 'above'} this profile's bound of {bound:g}), "

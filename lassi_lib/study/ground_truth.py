@@ -18,6 +18,7 @@ import pandas as pd
 
 from lassi_lib.certification.modes import FAIR
 from lassi_lib.errors import StudyError
+from lassi_lib.study import vectors
 from lassi_lib.study.cache import Stage
 from lassi_lib.study.experiment import Experiment, Question, experiments_of
 from lassi_lib.study.published import published
@@ -63,11 +64,9 @@ def true_images(
         return read_shapes(chosen, **where).unflatten(0, chosen.shape)
     if p.name != "synthfaces":
         raise StudyError(f"'{p.name}' holds photographs: true counterfactuals need a data set that is drawn")
-    from lassi_lib.data.synthfaces import factor_of, render_counterfactual
+    from lassi_lib.data.synthfaces import render_counterfactual
 
-    factor = factor_of(attribute)
-    if factor is None:
-        raise StudyError(f"attribute '{attribute}' has no factor that could be drawn: choose another one")
+    factor = vectors.factor_behind(attribute)
     return torch.stack([render_counterfactual(data, indices, factor, float(v)) for v in values], dim=1)
 
 
@@ -163,20 +162,11 @@ def _answers(study: Study, e: Experiment, attribute: str, values: Sequence[float
 def kept(rows: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     """Return, per certificate and attribute, whether true counterfactuals keep the prediction.
 
-    Parameters
-    ----------
-    rows : pandas.DataFrame
-        Certificates of `Study.run` in one or several modes. Modes about the models as they are
-        (exact_decision, empirical) are held against decisions, the others against smoothed predictions.
-    answers : pandas.DataFrame
-        Of `true_answers`, for the same experiments.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The point and its `status`, whether that is `fair`, whether all counterfactuals get the point's own
-        prediction (`kept`), and whether they `differ` from one another (as in Table 19; abstention is a
-        class of its own).
+    `rows` are certificates in one or several modes, `answers` the `true_answers` of the same experiments. Modes
+    about the models as they are (exact_decision, empirical) are held against decisions, the others against
+    smoothed predictions. Columns: the point and its `status`, whether that is `fair`, whether all
+    counterfactuals get the point's own prediction (`kept`), and whether they `differ` from one another (as
+    in Table 19; abstention is a class of its own).
     """
     both = rows[[*MODE, "seed", "index", "status", "prediction"]].merge(
         answers, on=[*EXPERIMENT, "seed", "index"], suffixes=("", "_true")

@@ -93,19 +93,9 @@ def published_outliers_text(table: pd.DataFrame, confidence: float = 0.95) -> st
 def pair_table(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
     """Return one row per pair, method and seed: radii, and what might explain them.
 
-    Parameters
-    ----------
-    study : Study
-        The study.
-    rows : pandas.DataFrame
-        Certificate rows of experiments with one sensitive attribute.
-
-    Returns
-    -------
-    pandas.DataFrame
-        `EXPERIMENT`, seed; d_cs, d_rs, ratio: medians over test points, an abstention counting as
-        never certified (d_cs infinite, d_rs 0), so that ratio < 1 says that most points are certified;
-        certified_fairness (percent); phi, phi_low, phi_high; norm_to_spread; cos_task; positives.
+    Columns `EXPERIMENT`, seed; d_cs, d_rs, ratio: medians over test points, an abstention counting as
+    never certified (d_cs infinite, d_rs 0), so that ratio < 1 says that most points are certified;
+    certified_fairness (percent); phi, phi_low, phi_high; norm_to_spread; cos_task; positives.
 
     Raises
     ------
@@ -194,42 +184,27 @@ def left_out_r2(X: np.ndarray, y: np.ndarray) -> float:
 
 
 def regress(
-    means: pd.DataFrame,
-    outcome: str = "log_ratio",
-    confidence: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
+    means: pd.DataFrame, outcome: str = "log_ratio", confidence: float = 0.95, draws: int = 2000
 ) -> pd.DataFrame:
     """Regress an outcome of `pair_means` on the standardised predictors, for every method.
 
-    Parameters
-    ----------
-    means : pandas.DataFrame
-        As `pair_means` returns it; pairs whose outcome or predictor is not finite are left out.
-    outcome : {'log_ratio', 'log_d_cs', 'log_d_rs'}
-        What is explained.
-    confidence : float
-        Of each interval, not adjusted for the number of predictors.
-    draws, seed : int
-        Of the bootstrap over pairs.
+    The outcome is 'log_ratio', 'log_d_cs' or 'log_d_rs'; pairs whose outcome or predictor is not finite are
+    left out. Intervals are not adjusted for the number of predictors; `draws` are the bootstrap's, over pairs.
 
-    Returns
-    -------
-    pandas.DataFrame
-        One row per method and predictor: outcome, explanation, n_pairs, left_out, n_values (distinct
-        values of the predictor: few where it belongs to the attribute alone), spearman with interval,
-        spearman_in_tasks (of differences from each task's mean), slope (change of the logarithm per
-        standard deviation, all predictors in one least-squares model) with HC3 interval, slope_boot_low
-        and _high, vif, r2_alone and r2_lost (leave-one-pair-out R2 of this predictor alone, and what the
-        model loses without the predictors of its explanation), model_r2, model_left_out_r2. NaN where there are
-        too few pairs.
+    One row per method and predictor: outcome, explanation, n_pairs, left_out, n_values (distinct
+    values of the predictor: few where it belongs to the attribute alone), spearman with interval,
+    spearman_in_tasks (of differences from each task's mean), slope (change of the logarithm per
+    standard deviation, all predictors in one least-squares model) with HC3 interval, slope_boot_low
+    and _high, vif, r2_alone and r2_lost (leave-one-pair-out R2 of this predictor alone, and what the
+    model loses without the predictors of its explanation), model_r2, model_left_out_r2. NaN where there are
+    too few pairs.
     """
     parts = means.groupby("method", sort=False)
-    fits = [_regress_one(p, outcome, confidence, draws, seed).assign(method=m) for m, p in parts]
+    fits = [_regress_one(p, outcome, confidence, draws).assign(method=m) for m, p in parts]
     return pd.concat(fits, ignore_index=True)
 
 
-def _regress_one(means: pd.DataFrame, outcome: str, confidence: float, draws: int, seed: int) -> pd.DataFrame:
+def _regress_one(means: pd.DataFrame, outcome: str, confidence: float, draws: int) -> pd.DataFrame:
     names, tail = list(PREDICTORS), (1 - confidence) / 2
     used = means.loc[np.isfinite(means[[outcome, *names]].to_numpy(float)).all(1), ["task", outcome, *names]]
     tasks = used[used.groupby("task")["task"].transform("size") > 1].groupby("task")
@@ -249,7 +224,7 @@ def _regress_one(means: pd.DataFrame, outcome: str, confidence: float, draws: in
     from statsmodels.api import OLS
 
     z = (x - x.mean(0)) / x.std(0, ddof=1)
-    X, rng, slopes = np.column_stack([np.ones(n), z]), np.random.default_rng(seed), []
+    X, rng, slopes = np.column_stack([np.ones(n), z]), np.random.default_rng(0), []
     fit = OLS(y, X).fit(cov_type="HC3", use_t=True)
     table["slope"], (table["slope_low"], table["slope_high"]) = fit.params[1:], fit.conf_int(2 * tail)[1:].T
     for i in rng.integers(n, size=(draws, n)):

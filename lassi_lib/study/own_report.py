@@ -90,14 +90,8 @@ def own_doubts(
 ) -> list[str]:
     """Return what stands against the similarity set, a sentence each; none: nothing was found.
 
-    Parameters
-    ----------
-    fit, vectors : pandas.DataFrame
-        Of `own_fit` and `own_vectors`.
-    max_excess_bits : float
-        Bits/dim by which your images may differ from those the flow is made for.
-    max_chance : float
-        Percent of a vector's squared length that may be noise.
+    Images may differ by `max_excess_bits` bits/dim from those the flow is made for (`own_fit`), and
+    `max_chance` percent of a vector's squared length may be noise (`own_vectors`).
     """
     (yours, known), error = fit["bits/dim"], fit["largest reconstruction error"].iloc[0]
     doubts = []
@@ -177,13 +171,13 @@ def own_faces(study: OwnStudy, rows: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def own_counterexamples(study: OwnStudy, rows: pd.DataFrame, count: int = 6) -> list[tuple]:
+def own_counterexamples(study: OwnStudy, rows: pd.DataFrame) -> list[tuple]:
     """Return `exactness.counterexamples` of every classifier that has some, with its name."""
     decided = deciding(rows)
     if "margin" not in decided or decided["margin"].isna().all():  # tried, not decided: the first ones
         decided = decided.assign(margin=0.0)
     parts = decided[decided["status"] == "REFUTED"].groupby("method", sort=False)
-    return [(method, *counterexamples(study, part, count)) for method, part in parts]
+    return [(method, *counterexamples(study, part)) for method, part in parts]
 
 
 def own_verdict(

@@ -79,17 +79,8 @@ def table_1(dataset: str = "CelebA") -> pd.DataFrame:
     Merk's table pairs its own value (2 seeds) with a quotation of the original one (5 seeds). The
     quotation is checked against Supp. Table 12 (ECCV 2022), which alone prints a standard deviation
     and the DataAug rows: where the two disagree the supplement is followed and `note` says so.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns task, sensitive, vector_type, method, metric, merk, eccv, eccv_std, eccv_quoted
-        (percent; NaN where not printed), merk_seeds, eccv_seeds, note.
-
-    Raises
-    ------
-    StudyError
-        If the data set has no rows in that table.
+    Columns task, sensitive, vector_type, method, metric, merk, eccv, eccv_std, eccv_quoted (percent; NaN
+    where not printed), merk_seeds, eccv_seeds, note.
     """
     return merk_beside_eccv("Table 1", ["Supp. Table 12"], dataset=dataset)
 
@@ -104,23 +95,9 @@ def merk_beside_eccv(
 ) -> pd.DataFrame:
     """Return a table of Merk et al. beside its quotations and the ECCV paper's supplement.
 
-    Parameters
-    ----------
-    table : str
-        'Table 1' to 'Table 5' of Merk et al.
-    supplements : iterable of str
-        Tables of the ECCV supplement that answer the same question, e.g. 'Supp. Table 17'.
-    dataset : str
-        'CelebA' or 'FairFace'.
-    every : bool
-        Also the supplement's pairs of task and sensitive attributes that Merk et al. left out.
-    image_size : int
-        64 pixels, or 128: there the supplement alone has numbers (Supp. Table 14).
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns as in `table_1`.
+    Columns as in `table_1`. `supplements` are tables of the supplement that answer the same question ('Supp.
+    Table 17'); with `every` their pairs that Merk et al. left out come too. At 128 pixels the supplement
+    alone has numbers (Supp. Table 14).
     """
     merk = published(source="merk2023", table=table, dataset=dataset)
     original = published(source="eccv2022", dataset=dataset)

@@ -85,20 +85,8 @@ def run_record(
 ) -> dict[str, Any]:
     """Return the content of run.json; notebooks that did not run now keep the entry of the results `before`.
 
-    Parameters
-    ----------
-    profile : str
-        The profile's name.
-    facts, seconds : dict
-        `Study.facts` and `Study.seconds`.
-    params : dict
-        Notebook -> its parameters.
-    made : dict
-        `made_by`.
-    runs : dict
-        Notebook -> what became of it, for those that ran.
-    before : path
-        The results folder that is replaced.
+    `facts` and `seconds` are the study's, `params` those of each notebook, `made` is `made_by`, and `runs` says
+    what became of the notebooks that ran.
     """
     pipeline, old = load_pipeline(profile), read_json(before / "run.json")
     settings = json.loads(json.dumps(pipeline.as_dict()))
@@ -206,18 +194,9 @@ def remove_leftovers(folder: Path, profile: str) -> None:
 
 
 def write_pages(ran: Iterable[str], run: dict[str, Any], folder: Path, before: Path) -> None:
-    """Write run.json, previous.json, the pages of the notebooks that ran, and the index.
+    """Write run.json, previous.json, the pages of the notebooks that ran now, and the index.
 
-    Parameters
-    ----------
-    ran : iterable of str
-        Notebooks that ran now.
-    run : dict
-        `run_record`.
-    folder : path
-        The draft of the results folder.
-    before : path
-        The results that it will replace.
+    `run` is `run_record`, `folder` the draft of the results folder, `before` the results that it will replace.
     """
     from lassi_lib.study.render import to_html
 

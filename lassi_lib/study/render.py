@@ -136,24 +136,11 @@ def title_of(path: str | Path) -> str:
     return _title(nbformat.read(path, as_version=4), Path(path))
 
 
-def to_html(ipynb: str | Path, html: str | Path, *, note: str = "", index: str = "index.html") -> list[str]:
+def to_html(ipynb: str | Path, html: str | Path, *, note: str = "") -> list[str]:
     """Render an executed notebook as a page that needs neither network nor scripts.
 
-    ``X.html`` replaces an older ``X.failed.html``, and the reverse.
-
-    Parameters
-    ----------
-    ipynb, html : path
-        The executed notebook and the page to write.
-    note : str
-        A line of provenance (commit, device, minutes) for the foot of the page.
-    index : str
-        Where the link back leads.
-
-    Returns
-    -------
-    list of str
-        Warnings, one line each; empty if the page keeps its limit of 2 MB.
+    ``X.html`` replaces an older ``X.failed.html``, and the reverse. `note` is a line of provenance for the
+    foot of the page. Returns warnings, one line each; none if the page keeps its limit of 2 MB.
     """
     import nbformat
     from bs4 import BeautifulSoup
@@ -179,7 +166,7 @@ def to_html(ipynb: str | Path, html: str | Path, *, note: str = "", index: str =
     for number, heading in enumerate(soup.find_all("h2"), 1):
         heading["id"] = f"part{number}"
         sections += f'<li><a href="#part{number}">{escape(heading.get_text())}</a></li>'
-    nav = link(index, "← All notebooks")
+    nav = link("index.html", "← All notebooks")
     nav += f"<details><summary>On this page</summary><ul>{sections}</ul></details>" * bool(sections)
     foot = f"{link(ipynb.name, ipynb.name)}. {escape(note)}"
     write_page(html, page(title, f"{alert if error else ''}{soup}", nav=nav, foot=foot))
@@ -194,19 +181,10 @@ def to_html(ipynb: str | Path, html: str | Path, *, note: str = "", index: str =
 def write_index(
     folder: str | Path, entries: Sequence[IndexEntry], run_info: dict[str, str], up: str = ""
 ) -> Path:
-    """Write folder/index.html over the pages of a run.
+    """Write folder/index.html over the pages of a run, results/<profile>.
 
-    Parameters
-    ----------
-    folder : path
-        results/<profile>, with the pages, tables and figures.
-    entries : sequence of IndexEntry
-        The notebooks, in order.
-    run_info : dict
-        'profile' and 'first_line' (one honest sentence on what this run is evidence for), then any
-        further facts to list.
-    up : str
-        Where the overview over all profiles is, if there is one.
+    `run_info` holds 'profile' and 'first_line' (one honest sentence on what this run is evidence for), then
+    any further facts to list; `up` is where the overview over all profiles is, if there is one.
     """
     folder, title = Path(folder), f"LASSI study: {run_info['profile']}"
     facts = {k: v for k, v in run_info.items() if k not in ("profile", "first_line")}

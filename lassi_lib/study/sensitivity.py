@@ -33,14 +33,7 @@ _RATES = ("accuracy", "certified_fairness")
 def varied(study: Study, method: str, **lists: Iterable) -> Study:
     """Return the study with further methods: each value of each setting in turn, the others as they were.
 
-    Parameters
-    ----------
-    study : Study
-        Its cache and its data are shared.
-    method : str
-        The method that is varied.
-    **lists
-        Settings of `MethodParams` and the values to try, e.g. ``lambda_2=[0.0, 0.01]``.
+    Settings are those of `MethodParams`, e.g. ``lambda_2=[0.0, 0.01]``; cache and data are shared.
 
     Raises
     ------

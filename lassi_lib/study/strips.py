@@ -39,14 +39,7 @@ def strips(
     Faces stand at equal steps of its order, from the smallest ratio to the largest (abstentions last);
     a single face is the median. So nobody chose them.
 
-    Parameters
-    ----------
-    study : Study
-        The study.
-    experiments : iterable of Experiment
-        One seed, one sensitive attribute each; the methods of a pair make the rows of its strips.
-    faces_per_pair, steps : int
-        How many faces, and frames per face.
+    Experiments have one seed and one sensitive attribute; the methods of a pair make the rows of its strips.
     """
     pairs: dict[tuple, list[Experiment]] = {}
     for e in experiments:

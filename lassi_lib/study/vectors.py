@@ -186,35 +186,34 @@ def _inputs(study: Study, attribute: str, kind: str, task: str) -> dict[str, Cal
     }
 
 
-def counterfactual_latents(
-    study: Study, attribute: str, value: float, split: str = "train", count: int = _COUNTERFACTUALS
-) -> torch.Tensor:
-    """Return the latents of the first faces of a split, drawn again with an attribute's factor set.
+def factor_behind(attribute: str) -> Any:
+    """Return the renderer's factor behind an attribute of rendered faces.
 
-    Parameters
-    ----------
-    study : Study
-        On rendered faces.
-    attribute : str
-        An attribute with a factor (see `data.synthfaces.factor_of`).
-    value : float
-        +1 clearly shows the attribute, -1 clearly does not.
-    split, count : str, int
-        Which faces.
-
-    Returns
-    -------
-    torch.Tensor
-        float32 [count, d].
+    Raises
+    ------
+    StudyError
+        If it has none.
     """
-    from lassi_lib.data.preprocess import quantise
-    from lassi_lib.data.synthfaces import factor_of, render_counterfactual
+    from lassi_lib.data.synthfaces import factor_of
 
     factor = factor_of(attribute)
     if factor is None:
         raise StudyError(f"attribute '{attribute}' has no factor that could be drawn: choose another one")
-    data = study.dataset(split)
-    faces = render_counterfactual(data, range(min(count, len(data))), factor, value)
+    return factor
+
+
+def counterfactual_latents(
+    study: Study, attribute: str, value: float, count: int = _COUNTERFACTUALS
+) -> torch.Tensor:
+    """Return the latents [count, d] of the first training faces, drawn again with an attribute's factor set.
+
+    A value of +1 clearly shows the attribute, -1 clearly does not.
+    """
+    from lassi_lib.data.preprocess import quantise
+    from lassi_lib.data.synthfaces import render_counterfactual
+
+    data = study.dataset("train")
+    faces = render_counterfactual(data, range(min(count, len(data))), factor_behind(attribute), value)
     return study.glow().encode(quantise(faces, study.pipeline.data.bits).to(study.device)).cpu()
 
 
