@@ -151,47 +151,30 @@ def moved_frames(
 class CertificateView:
     """One face, one trained model, every mode.
 
-    Attributes
-    ----------
-    title, method : str
-        Which pair, and whose model.
-    index, label : int
-        The test face and its label.
-    epsilon, sigma_cs : float
-        Radius and noise that were asked about.
-    t, images : numpy.ndarray
-        [m] coefficients and uint8 [m, 3, S, S] faces, D(z + t a).
-    nodes, margin : numpy.ndarray
-        [p] each: every t at which the unsmoothed margin bends (and the ends of the plot), and the margin there:
-        the distance of R(z + t a) to the nearest boundary of the class at z, negative beyond it.
-    path : numpy.ndarray
-        [q, 3]: t and the two coordinates of R(z + t a) in the plane, relative to the smoothed centre.
-    d_cs, d_rs : float
-        Of mode ``exact_smoothing``. The plane's first axis points to the nearest boundary, at x = d_rs.
-    answers : pandas.DataFrame
-        One row per mode: mode, status, prediction, d_cs, d_rs, witness (a t, or NaN), note.
-    pair : numpy.ndarray or None
-        uint8 [2, 3, S, S]: D(z) and D(z + t a) at the witness, where the exact decision is refuted.
-    classes : tuple of int
-        The decisions on them.
+    The plane of `path` has the smoothed centre at its origin, and its first axis points to the nearest
+    boundary, at x = d_rs.
     """
 
-    title: str
-    method: str
-    index: int
+    title: str  # which pair
+    method: str  # whose model
+    index: int  # of the test face
     label: int
-    epsilon: float
+    epsilon: float  # radius and noise that were asked about
     sigma_cs: float
-    t: np.ndarray
-    images: np.ndarray
-    nodes: np.ndarray
-    margin: np.ndarray
-    path: np.ndarray
-    d_cs: float
+    t: np.ndarray  # [m] coefficients
+    images: np.ndarray  # uint8 [m, 3, S, S], D(z + t a)
+    nodes: np.ndarray  # [p] every t at which the unsmoothed margin bends, and the ends of the plot
+    margin: (
+        np.ndarray
+    )  # [p] distance of R(z + t a) to the nearest boundary of the class at z, negative beyond
+    path: np.ndarray  # [q, 3] t and the two coordinates of R(z + t a) in the plane
+    d_cs: float  # of mode exact_smoothing
     d_rs: float
-    answers: pd.DataFrame
-    pair: np.ndarray | None
-    classes: tuple[int, int]
+    answers: (
+        pd.DataFrame
+    )  # one row per mode: mode, status, prediction, d_cs, d_rs, witness (a t, or NaN), note
+    pair: np.ndarray | None  # uint8 [2, 3, S, S], D(z) and D(z + t a) at the witness, where there is one
+    classes: tuple[int, int]  # the decisions on them
 
 
 class Judge:

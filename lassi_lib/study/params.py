@@ -199,10 +199,6 @@ class Pipeline:
                 found = replace(found, **self.exceptions[key].get(method, {}))
         return found
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain nested dictionaries, as written to run.json."""
-        return asdict(self)
-
 
 def profiles() -> list[str]:
     """Return the names of the profiles: the folders of params/ with a pipeline.yaml."""

@@ -12,6 +12,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -89,7 +90,7 @@ def run_record(
     what became of the notebooks that ran.
     """
     pipeline, old = load_pipeline(profile), read_json(before / "run.json")
-    settings = json.loads(json.dumps(pipeline.as_dict()))
+    settings = json.loads(json.dumps(asdict(pipeline)))
     entries = {n: e for n, e in old.get("notebooks", {}).items() if n in notebooks_of(profile)}
     for entry in entries.values():  # its settings may not be those of this run
         if old.get("pipeline") != settings:
@@ -152,7 +153,7 @@ def stale(folder: Path, name: str, run: dict[str, Any]) -> str:
             if load_notebook_params(profile, name) != entry.get("parameters"):
                 return "its parameters have changed since"
             made_with = entry.get("pipeline", run.get("pipeline", {}))
-            if _differ(made_with, load_pipeline(profile).as_dict()):
+            if _differ(made_with, asdict(load_pipeline(profile))):
                 return "the profile's settings have changed since"
     except StudyError as error:
         return str(error)

@@ -90,43 +90,21 @@ figure img{max-width:44rem}}
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """What the index says about one notebook.
+    """What the index says about one notebook; paths are relative to the index."""
 
-    Attributes
-    ----------
-    name, title : str
-        'NN_question' and the notebook's first heading.
-    ok : bool
-        Whether it succeeded; if not, its page is NN_question.failed.html and `error` says why.
-    minutes : float
-        Wall-clock time.
-    outcome, text : str
-        The verdict in a word or two ('supported') and in a sentence.
-    picture, alt : str
-        A figure's path relative to the index, and what it shows.
-    artefacts : tuple of str
-        Files it declares, relative to the index; those in tables/ and certificates/ are offered.
-    stale : str
-        Why its results are not of the present code and settings; empty if they are.
-    made : str
-        What made it, in a line.
-    before : dict
-        What the replaced run said, if that was something else (`changes.previous`).
-    """
-
-    name: str
-    title: str
-    ok: bool
-    minutes: float
+    name: str  # 'NN_question'
+    title: str  # its first heading
+    ok: bool  # if it failed, its page is NN_question.failed.html and `error` says why
+    minutes: float  # of wall-clock time
     error: str = ""
-    outcome: str = ""
-    text: str = ""
+    outcome: str = ""  # the verdict in a word or two ('supported')
+    text: str = ""  # and in a sentence
     picture: str = ""
-    alt: str = ""
-    artefacts: tuple[str, ...] = ()
-    stale: str = ""
-    made: str = ""
-    before: dict[str, Any] = field(default_factory=dict)
+    alt: str = ""  # what the picture shows
+    artefacts: tuple[str, ...] = ()  # files it declares; those in tables/ and certificates/ are offered
+    stale: str = ""  # why its results are not of the present code and settings
+    made: str = ""  # what made it, in a line
+    before: dict[str, Any] = field(default_factory=dict)  # what the replaced run said (`changes.previous`)
 
 
 def title_of(path: str | Path) -> str:

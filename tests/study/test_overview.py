@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -185,7 +186,7 @@ def test_a_run_is_stale_when_code_parameters_or_settings_changed_since(tmp_path,
     folder = tmp_path / "demo"
     (folder / "verdicts").mkdir(parents=True)
     given = params.load_notebook_params("demo", CLAIM)
-    pipeline = json.loads(json.dumps(params.load_pipeline("demo").as_dict()))
+    pipeline = json.loads(json.dumps(asdict(params.load_pipeline("demo"))))
 
     def stale(parameters=given, pipeline=pipeline, code="a = 1"):
         notebook(tmp_path / f"{CLAIM}.ipynb", ("a = 1", []))
@@ -259,5 +260,8 @@ def test_one_seed_is_said_whatever_the_verdicts_table_holds(results):
     for entry in run["notebooks"].values():
         entry["parameters"]["seeds"] = [42]
     path.write_text(json.dumps(run))
-    assert finding(results / "good", "01").held == "1 of 2 pairs as trained, 0 beyond a constant classifier, one seed"
+    assert (
+        finding(results / "good", "01").held
+        == "1 of 2 pairs as trained, 0 beyond a constant classifier, one seed"
+    )
     assert finding(results / "good", "10").held == "one seed"
