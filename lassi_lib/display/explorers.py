@@ -22,7 +22,7 @@ from lassi_lib.display.outliers import outlier_matrix, strip_figure
 from lassi_lib.display.picture import Picture
 from lassi_lib.display.style import StudyFigure, words
 from lassi_lib.errors import StudyError
-from lassi_lib.study.experiment import Experiment
+from lassi_lib.study.experiment import Experiment, grouped
 from lassi_lib.study.explore import Judge, Line, offered_kinds
 from lassi_lib.study.strips import strips
 
@@ -343,10 +343,8 @@ class OutlierExplorer(w.VBox):
         self, study: Study, means: pd.DataFrame, experiments: Iterable[Experiment], faces: int = 2
     ) -> None:
         self._study, self._means, self._count = study, means, faces
-        self._experiments: dict[tuple[str, str], list[Experiment]] = {}
-        for e in experiments:
-            if len(e.sensitive) == 1:
-                self._experiments.setdefault((e.task, e.sensitive[0]), []).append(e)
+        single = [e for e in experiments if len(e.sensitive) == 1]
+        self._experiments = grouped(single, lambda e: (e.task, e.sensitive[0]))
         methods = list(dict.fromkeys(means["method"]))
         self.method = w.Dropdown(options=methods, value=methods[-1], description="method", style=_WIDE)
         pairs = list(dict.fromkeys(zip(means["task"], means["sensitive"], strict=True)))

@@ -25,21 +25,11 @@ STRIDES = {"CelebA": (1, 64, 128), "FairFace": (1, 32)}
 
 @dataclass(frozen=True)
 class Annotations:
-    """All labels of one data set, in the order of its official file.
+    """All labels of one data set, in the order of its official file."""
 
-    Attributes
-    ----------
-    name : {'CelebA', 'FairFace'}
-        As the published rows call it.
-    labels : pandas.DataFrame
-        One row per image, one column of class numbers per attribute or task.
-    split : numpy.ndarray
-        [N] 'train', 'valid' or 'test'.
-    """
-
-    name: str
-    labels: pd.DataFrame
-    split: np.ndarray
+    name: str  # 'CelebA' or 'FairFace', as the published rows call it
+    labels: pd.DataFrame  # one row per image, one column of class numbers per attribute or task
+    split: np.ndarray  # [N] 'train', 'valid' or 'test'
 
     def of_split(self, split: str) -> pd.DataFrame:
         """Return the labels of 'train', 'valid', 'test' or 'all'."""

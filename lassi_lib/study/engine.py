@@ -50,20 +50,11 @@ def work_through(
     scheduler: str = "",
     told: Callable[[Step], None] = lambda step: None,
 ) -> int:
-    """Compute all steps that are not kept yet; return how many there were.
+    """Compute all steps that are not kept yet; return how many there were. Parents come before children.
 
-    Parameters
-    ----------
-    study : Study
-        Its cache, data folder and device are used for all steps.
-    steps : iterable of Step
-        Parents before children (see `plan.steps_of`).
-    workers : int
-        More than 1 starts a local Dask cluster of as many processes (one per GPU on CUDA).
-    scheduler : str
-        A running Dask cluster to use instead: tcp://host:port, or its scheduler file (.json).
-    told : callable
-        Is told every step that has been computed.
+    More than one of the `workers` starts a local Dask cluster of as many processes (one per GPU on CUDA); a
+    `scheduler`, tcp://host:port or its file (.json), is a running cluster to use instead. `told` hears of
+    every step that has been computed.
 
     Raises
     ------

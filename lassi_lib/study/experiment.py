@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -52,23 +53,23 @@ class Experiment:
 class Question:
     """What is asked of an experiment's trained models.
 
-    Attributes
-    ----------
-    mode : str
-        One of `certification.modes.MODES`.
-    epsilon : float or None
-        Radius of the similarity set where it is not the pipeline's; sigma_cs keeps its ratio to it.
-    control : bool
-        Ask about random directions of the attribute vectors' lengths instead of these vectors.
-    sigma_cs : float or None
-        Noise of center smoothing where it is not the pipeline's; as that one, it is meant for the
-        pipeline's epsilon and scales with the radius that is asked about.
+    Noise `sigma_cs`, like the pipeline's, is meant for the pipeline's epsilon: it scales with the radius.
     """
 
-    mode: str = "monte_carlo"
-    epsilon: float | None = None
-    control: bool = False
-    sigma_cs: float | None = None
+    mode: str = "monte_carlo"  # one of `certification.modes.MODES`
+    epsilon: float | None = None  # radius where it is not the pipeline's; sigma_cs keeps its ratio to it
+    control: bool = False  # random directions of the attribute vectors' lengths instead of these vectors
+    sigma_cs: float | None = None  # noise of center smoothing where it is not the pipeline's
+
+
+def grouped(
+    experiments: Iterable[Experiment], key: Callable[[Experiment], Any]
+) -> dict[Any, list[Experiment]]:
+    """Return the experiments of every value of ``key(experiment)``, in the order of first occurrence."""
+    groups: dict[Any, list[Experiment]] = {}
+    for e in experiments:
+        groups.setdefault(key(e), []).append(e)
+    return groups
 
 
 def parse_pair(pair: str) -> tuple[str, tuple[str, ...]]:

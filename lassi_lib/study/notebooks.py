@@ -111,22 +111,11 @@ def execute(
 ) -> NotebookOutcome:
     """Run one notebook in its own process and kernel (this interpreter), then judge it.
 
-    Parameters
-    ----------
-    source, output : path
-        The clean notebook, and results/<profile>/NN.ipynb; artefacts are looked up beside `output`.
-    parameters : dict
-        Plain values for names of the parameters cell.
-    timeout : float
-        Seconds for the whole notebook; then the kernel and all its children are killed.
-    log_path : path
-        Gets what the notebook prints and its kernel says. It may name this machine's folders, so
-        keep it out of the results.
-    cwd : path
-        Working directory of the notebook.
-    stages : collection of str
-        Stages of the cache (``name/key``) that its numbers must come from: one that it has not read is a
-        failure.
+    `output` is results/<profile>/NN.ipynb; artefacts are looked up beside it. `parameters` are plain values for
+    names of the parameters cell. After `timeout` seconds the kernel and all its children are killed. The
+    log gets what the notebook prints and its kernel says; it may name this machine's folders, so it is
+    kept out of the results. A notebook that has not read all the `stages` (``name/key``) that its numbers
+    must come from has failed.
 
     Raises
     ------

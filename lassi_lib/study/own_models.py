@@ -65,11 +65,8 @@ def _yours(where: str) -> Any:
 class OwnFlow:
     """A user's flow with every answer checked; the study uses it as it uses `Glow`.
 
-    Parameters
-    ----------
-    module : object
-        Has ``image_size``, ``encode`` (images [N, 3, S, S] in [-0.5, 0.5] -> latents [N, d]) and ``decode``
-        (back); perhaps ``log_prob`` (images -> [N] nats) and ``bits_per_dim``, which it reached.
+    The module has ``image_size``, ``encode`` (images [N, 3, S, S] in [-0.5, 0.5] -> latents [N, d]) and
+    ``decode`` (back); perhaps ``log_prob`` (images -> [N] nats) and ``bits_per_dim``, which it reached.
     """
 
     def __init__(self, module: Any) -> None:
@@ -136,16 +133,11 @@ class OwnClassifier:
 
 @torch.no_grad()
 def adapt(given: Any, z: torch.Tensor) -> OwnClassifier:
-    """Split, check and where possible fold a user's classifier.
+    """Split, check on latents z [N, d] of real faces, N > 2, and where possible fold a user's classifier.
 
-    Parameters
-    ----------
-    given : callable or pair
-        A callable latents [N, d] -> logits [N, K], or a pair (encoder [N, d] -> [N, k], linear head).
-        A plain ``nn.Sequential`` of Linear, BatchNorm1d, ReLU, Dropout, Identity and Flatten is piecewise linear:
-        it is folded, and the exact modes apply.
-    z : torch.Tensor
-        [N, d] latents of real faces, N > 2, on which it is tried.
+    It is a callable latents [N, d] -> logits [N, K], or a pair (encoder [N, d] -> [N, k], linear head).
+    A plain ``nn.Sequential`` of Linear, BatchNorm1d, ReLU, Dropout, Identity and Flatten is piecewise linear:
+    it is folded, and the exact modes apply.
 
     Raises
     ------

@@ -18,7 +18,7 @@ import pandas as pd
 
 from lassi_lib.errors import StudyError, nearest
 from lassi_lib.study.claims import knowledge_table
-from lassi_lib.study.experiment import Experiment, Question, experiments_of
+from lassi_lib.study.experiment import Experiment, Question, experiments_of, grouped
 from lassi_lib.study.published import published
 from lassi_lib.study.statistics import PAIR, paired_difference, parts_of, summarise, with_ends
 from lassi_lib.study.study import Study
@@ -95,7 +95,8 @@ def sensitivity_table(
     n_seeds, n_points, accuracy and certified_fairness with intervals over seeds and points, d_cs_mean.
     """
     tables = []
-    for e, noise in product(_per_method(experiments), sigma_cs or [study.pipeline.certification.sigma_cs]):
+    groups = grouped(experiments, _but_for_seed).values()
+    for e, noise in product(groups, sigma_cs or [study.pipeline.certification.sigma_cs]):
         rows = study.run(e, Question(mode, sigma_cs=noise)).rename(columns={"mode": "certificate"})
         tables.append(_summary(study, e[0], rows, noise, confidence))
     return pd.concat(tables, ignore_index=True)
@@ -119,7 +120,7 @@ def certificate_grid(
     from lassi_lib.certification.spec import d_rs_ceiling
 
     sigma_rs, tables = list(sigma_rs), []
-    for group, noise in product(_per_method(experiments), list(sigma_cs)):
+    for group, noise in product(grouped(experiments, _but_for_seed).values(), list(sigma_cs)):
         other = varied(study, group[0].method, sigma_rs=sigma_rs)
         smoothed = [(e, *_centers(study, e, Question("exact_smoothing", sigma_cs=noise))) for e in group]
         for sigma in sigma_rs:
@@ -132,12 +133,8 @@ def certificate_grid(
     return pd.concat(tables, ignore_index=True)
 
 
-def _per_method(experiments: Iterable[Experiment]) -> list[list[Experiment]]:
-    """Group experiments that differ in their seed alone."""
-    groups: dict[Experiment, list[Experiment]] = {}
-    for e in experiments:
-        groups.setdefault(replace(e, seed=0), []).append(e)
-    return list(groups.values())
+def _but_for_seed(e: Experiment) -> Experiment:
+    return replace(e, seed=0)
 
 
 def _summary(
@@ -225,9 +222,7 @@ def readable_grid(table: pd.DataFrame, value: str = "certified_fairness") -> pd.
 
 def knowledge_along(study: Study, experiments: Iterable[Experiment], probes: Iterable[str]) -> pd.DataFrame:
     """Return `knowledge_table` of variants that differ in lambda_2, with that column, for `setting_lines`."""
-    groups: dict[tuple, list[Experiment]] = {}  # pair by pair: all of them share lambda_2 = 0
-    for e in experiments:
-        groups.setdefault((e.task, e.sensitive), []).append(e)
+    groups = grouped(experiments, lambda e: (e.task, e.sensitive))  # variants of a pair share lambda_2 = 0
     table = pd.concat([knowledge_table(study, of_pair, probes) for of_pair in groups.values()])
     lambdas = [f"{study.pipeline.methods[m].lambda_2:g}" for m in table["method"]]
     table.insert(0, "lambda_2", lambdas)

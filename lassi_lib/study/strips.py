@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lassi_lib.errors import StudyError
-from lassi_lib.study.experiment import Experiment, Question
+from lassi_lib.study.experiment import Experiment, Question, grouped
 from lassi_lib.study.study import Study
 
 
@@ -41,11 +41,10 @@ def strips(
 
     Experiments have one seed and one sensitive attribute; the methods of a pair make the rows of its strips.
     """
-    pairs: dict[tuple, list[Experiment]] = {}
-    for e in experiments:
-        if len(e.sensitive) > 1:
-            raise StudyError(f"strips(): '{'+'.join(e.sensitive)}' spans no line: name one attribute")
-        pairs.setdefault((e.task, e.sensitive, e.vector_type), []).append(e)
+    pairs = grouped(experiments, lambda e: (e.task, e.sensitive, e.vector_type))
+    for _, names, _ in pairs:
+        if len(names) > 1:
+            raise StudyError(f"strips(): '{'+'.join(names)}' spans no line: name one attribute")
     return [s for group in pairs.values() for s in _strips_of(study, group, faces_per_pair, steps)]
 
 

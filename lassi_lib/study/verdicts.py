@@ -16,22 +16,12 @@ OUTCOMES = ("supported", "not supported", "inconclusive")
 
 @dataclass(frozen=True)
 class VerdictRule:
-    """When "much fairer, hardly less accurate" counts as shown.
+    """When "much fairer, hardly less accurate" counts as shown."""
 
-    Attributes
-    ----------
-    min_fairness_gain, max_accuracy_loss : float
-        Percentage points that certified fairness must gain at least, and accuracy may lose at most.
-    confidence : float
-        Of each one-sided bound, e.g. 0.95.
-    adjust : {'holm', 'none'}
-        Whether the bounds of many pairs hold together (Holm 1979) or each for itself.
-    """
-
-    min_fairness_gain: float
-    max_accuracy_loss: float
-    confidence: float = 0.95
-    adjust: str = "holm"
+    min_fairness_gain: float  # points that certified fairness must gain at least
+    max_accuracy_loss: float  # points that accuracy may lose at most
+    confidence: float = 0.95  # of each one-sided bound
+    adjust: str = "holm"  # the bounds of many pairs hold together (Holm 1979), or with 'none' each for itself
 
     def __post_init__(self) -> None:
         limits = {"min_fairness_gain": (0, 100), "max_accuracy_loss": (0, 100), "confidence": (0.5, 1)}
