@@ -176,8 +176,8 @@ def counterexamples(
     t = worst[[f"witness_{i + 1}" for i in range(len(names))]].to_numpy(float)
     z = study.latents("test")[worst["index"].tolist()]
     A = study.similarity(names, rows["vector_type"].iloc[0], rows["task"].iloc[0]).vectors
-    both = torch.cat([z, z + torch.tensor(t, dtype=z.dtype) @ A]).to(study.device)
-    faces, similar = to_uint8(study.glow().decode(both).cpu()).chunk(2) if len(worst) else (z[:0], z[:0])
+    both = torch.cat([z, z + torch.tensor(t, dtype=z.dtype) @ A])
+    faces, similar = to_uint8(study.decode(both)).chunk(2) if len(worst) else (z[:0], z[:0])
     table = worst[["index", "prediction", "witness_class", "margin"]].reset_index(drop=True)
     table["witness_class"] = table["witness_class"].astype(int)
     table.insert(1, "t", [tuple(round(float(x), 3) for x in row) for row in t])

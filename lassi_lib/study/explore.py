@@ -65,15 +65,10 @@ class Line:
     """
 
     def __init__(self, study: Study, face: int | torch.Tensor, task: str = "") -> None:
-        from lassi_lib.data.preprocess import quantise
         from lassi_lib.similarity.diagnostics import latent_spread
 
         self.study, self.task = study, task
-        if isinstance(face, int):
-            self.z = study.latents("test")[face]
-        else:
-            x = quantise(face[None], study.pipeline.data.bits).to(study.device)
-            self.z = study.glow().encode(x)[0].cpu()
+        self.z = study.latents("test")[face] if isinstance(face, int) else study.encode(face[None])[0]
         self.spread = study._once("spread", lambda: latent_spread(study.latents("test")))
         self._images: dict[tuple, np.ndarray] = {}
 
@@ -121,7 +116,7 @@ class Line:
         if len(self._images) > _KEPT:
             self._images.clear()
         z = torch.stack([self.z + self.displacement(t, kind) for t in points])
-        images = self.study.glow().decode(z.to(self.study.device)).cpu().numpy()
+        images = self.study.decode(z).numpy()
         self._images |= {self._key(t, kind): x for t, x in zip(points, images, strict=True)}
 
     @staticmethod
@@ -238,7 +233,7 @@ class Judge:
             witness = exact.get("witness_1", np.nan)
             shown = np.append(t, [0.0, witness] if np.isfinite(witness) else [])
             latents = z + torch.as_tensor(shown, dtype=z.dtype)[:, None] * self.line.vectors
-            images = to_uint8(self.study.glow().decode(latents.to(self.study.device)).cpu()).numpy()
+            images = to_uint8(self.study.decode(latents)).numpy()
             nodes, margin = self._margin(problem, u0, exact["prediction"], t)
             path = self._plane(problem, u0, smooth)
         return CertificateView(

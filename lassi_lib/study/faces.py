@@ -50,8 +50,7 @@ def reconstructions(study: Study, count: int = 8) -> tuple[torch.Tensor, torch.T
     from lassi_lib.data.preprocess import quantise, to_uint8
 
     x = quantise(study.dataset("test").images[:count], study.pipeline.data.bits)
-    z = study.latents("test")[:count].to(study.device)
-    return to_uint8(x), to_uint8(study.glow().decode(z).cpu())
+    return to_uint8(x), to_uint8(study.decode(study.latents("test")[:count]))
 
 
 def traversals(
@@ -70,8 +69,7 @@ def traversals(
     z = study.latents("test")[index]
     strips, rows = {}, []
     for name, a in _directions(study, attributes).items():
-        path = z + torch.as_tensor(t, dtype=z.dtype)[:, None] * a
-        x = study.glow().decode(path.to(study.device)).cpu()
+        x = study.decode(z + torch.as_tensor(t, dtype=z.dtype)[:, None] * a)
         strips[name] = to_uint8(x)
         rows.append({"attribute": name, "outside range %": 100 * float((x.abs() > 0.5).float().mean())})
     return strips, pd.DataFrame(rows)

@@ -76,11 +76,8 @@ def true_latents(study: Study, attribute: str, values: Sequence[float]) -> torch
     def make() -> torch.Tensor:
         import torch
 
-        from lassi_lib.data.preprocess import quantise
-
         images = true_images(study, attribute, values, _positions(study))
-        blocks = quantise(images.flatten(0, 1), study.pipeline.data.bits).split(256)
-        z = torch.cat([study.glow().encode(x.to(study.device)).cpu() for x in blocks])
+        z = torch.cat([study.encode(block) for block in images.flatten(0, 1).split(256)])
         return z.unflatten(0, images.shape[:2])
 
     return study._once((study._latents_stage("test").key, attribute, tuple(values)), make)

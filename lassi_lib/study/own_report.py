@@ -125,7 +125,7 @@ def own_strips(study: OwnStudy, e: Experiment, count: int = 4, steps: int = 7) -
     strips = {}
     for name, a in zip(e.sensitive, similarity.vectors, strict=True):
         for file, z in zip(study.dataset("test").ids[:count], study.latents("test"), strict=False):
-            strips[f"{file}, {name}"] = to_uint8(study.glow().decode((z + t * a).to(study.device)).cpu())
+            strips[f"{file}, {name}"] = to_uint8(study.decode(z + t * a))
     return strips, t[:, 0].numpy()
 
 

@@ -72,7 +72,7 @@ def _strips_of(study: Study, group: list[Experiment], count: int, steps: int) ->
             row, exact = sampled[x.method].loc[index], decided[x.method].loc[index]
             answer = {"method": x.method, **row[["status", "d_cs", "d_rs"]], "decision": exact["status"]}
             answers.append(answer | {"t": exact["witness_1"], "classes": classes})
-        x = study.glow().decode(path).cpu()
+        x = study.decode(path)
         outside = 100 * float((x.abs() > 0.5).float().mean())
         pair, label = f"{e.task} / {e.sensitive[0]}", int(sampled[e.method].loc[index, "label"])
         images = to_uint8(x).numpy()

@@ -146,6 +146,16 @@ class Study:
         """Return what the flow's checkpoint says of its training: ``history`` and operative parameters."""
         return self._once("glow", self._load_glow)[1]
 
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the latents [N, d] of uint8 images [N, 3, S, S], on the CPU."""
+        from lassi_lib.data.preprocess import quantise
+
+        return self.glow().encode(quantise(images, self.pipeline.data.bits).to(self.device)).cpu()
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        """Return the images D(z) of latents [N, d], float32 [N, 3, S, S], not clipped, on the CPU."""
+        return self.glow().decode(z.to(self.device)).cpu()
+
     def _load_glow(self) -> tuple[Glow, dict[str, Any]]:
         from lassi_lib.flow.checkpoint import load_glow, save_glow
         from lassi_lib.flow.glow import GlowConfig

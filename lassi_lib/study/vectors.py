@@ -209,12 +209,11 @@ def counterfactual_latents(
 
     A value of +1 clearly shows the attribute, -1 clearly does not.
     """
-    from lassi_lib.data.preprocess import quantise
     from lassi_lib.data.synthfaces import render_counterfactual
 
     data = study.dataset("train")
     faces = render_counterfactual(data, range(min(count, len(data))), factor_behind(attribute), value)
-    return study.glow().encode(quantise(faces, study.pipeline.data.bits).to(study.device)).cpu()
+    return study.encode(faces)
 
 
 def _discover(study: Study, kind: str, task: str) -> tuple[torch.Tensor, dict]:

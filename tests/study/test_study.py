@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from lassi_lib.data.preprocess import quantise
 from lassi_lib.errors import StudyError
 from lassi_lib.study.experiment import Experiment
 from lassi_lib.study.faces import label_table, traversals, vector_table
@@ -134,3 +135,9 @@ def test_a_gpu_is_called_by_its_own_name(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU of {device}")
     assert device_name(torch.device("cuda:0")) == "GPU of cuda:0"
     assert device_name(torch.device("cpu")).endswith("threads")
+
+
+def test_faces_are_encoded_as_in_the_kept_latents_and_decoded_to_themselves(study):
+    faces, z = study.dataset("test").images[:3], study.latents("test")[:3]
+    torch.testing.assert_close(study.encode(faces), z, atol=1e-4, rtol=0)
+    torch.testing.assert_close(study.decode(z), quantise(faces), atol=1e-3, rtol=0)
