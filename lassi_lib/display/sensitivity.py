@@ -18,18 +18,11 @@ def setting_lines(
 ) -> StudyFigure:
     """Show values over one setting: a column of panels per pair, a colour per method, a line per certificate.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Task, sensitive, method, certificate, the setting as text, the values with ``_low`` and ``_high`` (a
-        band) and ``eccv_...`` (diamonds), where there are such columns.
-    setting : str
-        Column of the horizontal axis; its values stand at equal distances, since one may be 0.
-    values : mapping of str to str
-        Columns to show, each in a row of panels, and what they are called.
-    ceilings : bool
-        Mark the sigma_rs at which the largest possible d_rs (`ceiling`) equals the mean d_cs: left of it
-        most points cannot be certified.
+    The table has task, sensitive, method, certificate, the setting as text (its values stand at equal
+    distances, since one may be 0), the values with ``_low`` and ``_high`` (a band) and ``eccv_...`` (diamonds),
+    where there are such columns. `values` are columns to show, each in a row of panels, and what they are
+    called. `ceilings` mark the sigma_rs at which the largest possible d_rs equals the mean d_cs: left of it
+    most points cannot be certified.
     """
     methods = list(dict.fromkeys(table["method"]))
     certificates, colours = list(dict.fromkeys(table["certificate"])), colours_of(methods)

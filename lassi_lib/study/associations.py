@@ -68,11 +68,6 @@ def celeba_associations(
 
     The counts are those behind the shares that are shipped for the law of rendered faces' labels: six
     decimals of shares of 202,599 images determine each count.
-
-    Raises
-    ------
-    StudyError
-        If the shipped table does not hold a name.
     """
     from lassi_lib.data.label_law import celeba_label_law
 

@@ -29,11 +29,6 @@ def audit(
 
     `found` are annotations (`find_annotations`): checks that need what is not there say so. `tolerance` is
     the reproduction's "within 5 %".
-
-    Raises
-    ------
-    StudyError
-        If `tolerance` or `confidence` makes no sense.
     """
     if not 0 < tolerance < 100 or not 0.5 < confidence < 1:
         raise StudyError(

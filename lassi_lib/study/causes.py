@@ -334,11 +334,6 @@ def causes_verdict(
 
     The outcome is that of *label correlation*, over its pairs. The table has a row per explanation and
     experiment; `outcome_these_models` leaves the chance of training out.
-
-    Raises
-    ------
-    StudyError
-        If no pair was asked at several phis.
     """
     asked = []
     for row, *question in _questions(dial_rows[dial_rows["method"] == method], "phi"):

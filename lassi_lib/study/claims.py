@@ -131,11 +131,6 @@ def transfer_verdict(rows: pd.DataFrame, min_fairness: float, confidence: float 
     lower bound of its accuracy is above the majority rate; not supported when the upper bound of either
     falls short; else inconclusive. Bounds are one-sided at `confidence`, divided over the pairs
     (Bonferroni), over seeds and points. `outcome_these_models` leaves seeds out.
-
-    Raises
-    ------
-    StudyError
-        If there are no rows.
     """
     if rows.empty:
         raise StudyError("claim 3: there are no certificate rows to judge: run some experiments first")

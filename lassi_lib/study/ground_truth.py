@@ -273,11 +273,6 @@ def ground_truth_verdict(
     not supported when the upper bound falls short, else inconclusive; where nothing was certified there is
     nothing to judge. Bounds are one-sided at `confidence`, divided over the rows that are judged
     (Bonferroni), for these trained models.
-
-    Raises
-    ------
-    StudyError
-        If the table has no certificates of these methods.
     """
     shown = ["task", "sensitive", "attribute", "method", "n_seeds", "n_fair", "n_broken", "kept_fair"]
     table = table[table["method"].isin(list(methods))]

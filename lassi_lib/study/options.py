@@ -141,13 +141,7 @@ def _seeds(given: str) -> list[int]:
 
 
 def chosen(names: list[str], only: str | None, skip: str) -> list[str]:
-    """Return the notebooks that --only and --skip leave, in order.
-
-    Raises
-    ------
-    StudyError
-        If a word means no notebook, or none is left.
-    """
+    """Return the notebooks that --only and --skip leave, in order."""
     left = names if only is None else _meant(names, only, "--only")
     if skip:
         left_out = _meant(left, skip, "--skip")

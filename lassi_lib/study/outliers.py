@@ -96,11 +96,6 @@ def pair_table(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
     Columns `EXPERIMENT`, seed; d_cs, d_rs, ratio: medians over test points, an abstention counting as
     never certified (d_cs infinite, d_rs 0), so that ratio < 1 says that most points are certified;
     certified_fairness (percent); phi, phi_low, phi_high; norm_to_spread; cos_task; positives.
-
-    Raises
-    ------
-    StudyError
-        If an experiment has several sensitive attributes.
     """
     from lassi_lib.similarity.diagnostics import cosines, latent_spread
 

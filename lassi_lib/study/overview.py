@@ -232,11 +232,6 @@ def write_overview(results: str | Path) -> Path:
     """Write results/index.html over the folders results/<profile> and return its path.
 
     Its first table is written to results/overview.md too.
-
-    Raises
-    ------
-    StudyError
-        If no folder holds the results of a run.
     """
     results = Path(results)
     folders = [p.parent for p in results.glob("[!.]*/run.json") if read_json(p).get("notebooks")]

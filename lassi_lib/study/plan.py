@@ -102,13 +102,7 @@ def missing(study: Study, steps: Iterable[Step]) -> list[Step]:
 
 
 def following(steps: list[Step], verb: str) -> list[Step]:
-    """Return the steps of a verb and all that are made from them.
-
-    Raises
-    ------
-    StudyError
-        If no step has the verb.
-    """
+    """Return the steps of a verb and all that are made from them."""
     verbs = sorted({step.verb for step in steps})
     if verb not in verbs:
         raise StudyError(

@@ -40,11 +40,8 @@ def published(
 ) -> pd.DataFrame:
     """Return the published numbers that match every filter; a filter is a name or several.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns source, table, dataset, image_size, task, sensitive, vector_type, method, metric,
-        sigma_cs, sigma_rs, lambda2, value, std, n_seeds, split, n_eval, note.
+    Columns source, table, dataset, image_size, task, sensitive, vector_type, method, metric, sigma_cs,
+    sigma_rs, lambda2, value, std, n_seeds, split, n_eval, note.
 
     Raises
     ------

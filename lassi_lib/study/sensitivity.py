@@ -34,11 +34,6 @@ def varied(study: Study, method: str, **lists: Iterable) -> Study:
     """Return the study with further methods: each value of each setting in turn, the others as they were.
 
     Settings are those of `MethodParams`, e.g. ``lambda_2=[0.0, 0.01]``; cache and data are shared.
-
-    Raises
-    ------
-    StudyError
-        If the method or a setting is unknown.
     """
     methods, exceptions = dict(study.pipeline.methods), study.pipeline.exceptions
     if method not in methods:
@@ -275,13 +270,7 @@ def lambda_steps(study: Study, rows: pd.DataFrame, rule: VerdictRule) -> pd.Data
 
 
 def jump_verdict(steps: pd.DataFrame, step: Sequence[float], rule: VerdictRule) -> Verdict:
-    """Judge "certified fairness jumps abruptly at this step of lambda_2, accuracy stays" from `lambda_steps`.
-
-    Raises
-    ------
-    StudyError
-        If the step is none of the grid's.
-    """
+    """Judge "certified fairness jumps abruptly at this step of lambda_2, accuracy stays" from `lambda_steps`."""
     here = steps[(steps["from"] == f"{step[0]:g}") & (steps["to"] == f"{step[1]:g}")]
     if here.empty:
         raise StudyError(

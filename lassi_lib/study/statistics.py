@@ -169,11 +169,6 @@ def summarise(
     what a constant classifier reaches on the same points, and `constant_would_do` marks rows whose
     accuracy's interval does not exceed it. predicted_positive (two classes only) and
     predicted_majority are shares of the predictions made. d_cs, d_rs: over points that have one.
-
-    Raises
-    ------
-    StudyError
-        If the rows lack a column of `by`, or as `outcomes`.
     """
     for column in by:
         if column not in rows:

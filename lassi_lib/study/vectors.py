@@ -187,13 +187,7 @@ def _inputs(study: Study, attribute: str, kind: str, task: str) -> dict[str, Cal
 
 
 def factor_behind(attribute: str) -> Any:
-    """Return the renderer's factor behind an attribute of rendered faces.
-
-    Raises
-    ------
-    StudyError
-        If it has none.
-    """
+    """Return the renderer's factor behind an attribute of rendered faces."""
     from lassi_lib.data.synthfaces import factor_of
 
     factor = factor_of(attribute)

@@ -126,11 +126,6 @@ def claim_1_verdict(rows: pd.DataFrame, rule: VerdictRule, *, subject: str = "Cl
     `outcome_these_models`: the outcome with seeds not counted. Where that one alone is 'supported',
     the models as trained fulfil the rule on average (one of them may not), and more seeds are needed to
     say so of the method.
-
-    Raises
-    ------
-    StudyError
-        If there are no rows, or as `paired_difference`.
     """
     if rows.empty:
         raise StudyError("claim 1: there are no certificate rows to judge: run some experiments first")
