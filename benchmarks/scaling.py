@@ -55,6 +55,29 @@ def differences(one: Path, other: Path) -> list[str]:
     ]
 
 
+def written(rows: list[dict]) -> str:
+    """Return the rows as a Markdown table."""
+    lines = [
+        "| workers | processes a certificate | stages | seconds | times as fast |",
+        "|---:|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {r['workers']} | {r['processes']} | {r['stages']} | {r['seconds']:,.0f} | {r['ratio']:.2f} |"
+        for r in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write(
+    path: Path, profile: str, names: list[str], seeds: list[int], rows: list[dict], differ: list[str]
+) -> None:
+    """Write the report as JSON, and its rows as a table beside it."""
+    machine = {"cpu": platform.machine(), "threads": os.cpu_count(), "python": platform.python_version()}
+    report = {"machine": machine, "profile": profile, "notebooks": names, "seeds": seeds}
+    path.write_text(json.dumps(report | {"rows": rows, "differ": differ}, indent=1) + "\n")
+    path.with_suffix(".md").write_text(written(rows))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Measure every number of workers, print the table, write the JSON; 1 if results differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -83,14 +106,11 @@ def main(argv: list[str] | None = None) -> int:
                         **rows[-1]
                     )
                 )
+                if args.json:  # after every row: an interruption keeps what was measured
+                    write(args.json, args.profile, names, args.seeds, rows, differ)
     except StudyError as error:
         parser.error(str(error))
     print(f"{len(differ)} files differ" if differ else "all stages identical, byte for byte")
-    if args.json:
-        machine = {"cpu": platform.machine(), "threads": os.cpu_count(), "python": platform.python_version()}
-        asked = {"profile": args.profile, "notebooks": names, "seeds": args.seeds}
-        report = {"machine": machine, **asked, "rows": rows, "differ": differ}
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
     return 1 if differ else 0
 
 

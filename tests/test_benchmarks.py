@@ -99,6 +99,11 @@ def test_the_scaling_benchmark_compares_caches_byte_for_byte(tmp_path):
     assert scaling.differences(tmp_path / "a", tmp_path / "b") == ["encoder/key/more.bin"]
 
 
+def test_the_scaling_table_says_what_was_measured():
+    row = {"workers": 4, "processes": 1, "stages": 52, "seconds": 1306.4, "ratio": 2.376}
+    assert scaling.written([row]).splitlines()[2] == "| 4 | 1 | 52 | 1,306 | 2.38 |"
+
+
 def test_costs_are_products_of_measured_figures():
     report = json.loads((cost.HERE / "certification.json").read_text())
     encode = {name: 0.25 * k for k, name in enumerate(cost.FLOWS, 1)}

@@ -89,7 +89,7 @@ def test_start_up_is_fast(command, limit):
     assert best_of(command) - best_of(["-c", "pass"]) < limit
 
 
-@pytest.mark.parametrize("page", ["README.md", "benchmarks/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "benchmarks/README.md", "docs/scaling.md"])
 def test_tables_in_a_readme_are_those_of_the_results(page):
     text = (ROOT / page).read_text()
     blocks = re.findall(r"<!-- table: (\S+) -->\n(.*?)<!-- end -->", text, re.S)
