@@ -189,8 +189,9 @@ def counterexamples_by_pair(
 ) -> list[tuple[str, torch.Tensor, torch.Tensor, pd.DataFrame]]:
     """Return `counterexamples` for every pair of the rows, each with the label 'Task / Attribute'."""
     parts = rows.groupby(["task", "sensitive"], sort=False)
+    count = 6 if len(parts) <= 6 else 4  # a page of pictures stays under 2 MB
     return [
-        (f"{task} / {sensitive}".replace("_", " "), *counterexamples(study, part))
+        (f"{task} / {sensitive}".replace("_", " "), *counterexamples(study, part, count))
         for (task, sensitive), part in parts
     ]
 
