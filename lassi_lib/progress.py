@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 _LOG_EVERY = 60.0  # seconds between lines where there is no terminal
+_NAMED = 2  # running steps that the line names
 _overall: Overall | None = None  # the run's bar, while one is shown
 
 
@@ -77,12 +78,12 @@ class Overall:
         self.running: dict[str, tuple[str, float]] = {}  # key -> what it is, since when
         self.inner = ""
         self._lock, self._stop = threading.RLock(), threading.Event()
-        self._begun = self._last = time.monotonic()
+        self._begun = time.monotonic()
         self._bar: tqdm | None = None
 
     def __enter__(self) -> Overall:
         global _overall
-        self._begun = self._last = time.monotonic()
+        self._begun = time.monotonic()
         terminal = sys.stderr.isatty()
         if not _quiet():
             if terminal:
@@ -103,9 +104,10 @@ class Overall:
                 self._bar = None
 
     def start(self, key: str, what: str) -> None:
-        """Say that a step begins."""
+        """Say that a step begins; what has ended already does not."""
         with self._lock:
-            self.running[key] = (what, time.monotonic())
+            if key in self.left:
+                self.running[key] = (what, time.monotonic())
         self._draw()
 
     def finish(self, key: str) -> None:
@@ -113,7 +115,7 @@ class Overall:
         with self._lock:
             self.running.pop(key, None)
             self.left.pop(key, None)
-            self.inner, self._last = "", time.monotonic()
+            self.inner = ""
         self._draw()
 
     def say(self, text: str) -> None:
@@ -127,17 +129,19 @@ class Overall:
     def seconds_left(self) -> float | None:
         """Return how long the rest may take, or None if nothing is known of it yet.
 
-        It is what the steps took before, times how much slower this run has been so far.
+        It is what the steps took before, times how much slower this run has been so far. A running step counts
+        as done in the part that its time so far is of what it took before.
         """
         now, rest = time.monotonic(), sum(self.left.values())
         if not self.left:
             return 0.0
-        expected, spent = (self.total - rest) / self.workers, self._last - self._begun
+        if self.known:  # otherwise nothing says how far a running step is
+            rest -= sum(min(now - since, self.left[key]) for key, (_, since) in self.running.items())
+        expected, spent = (self.total - rest) / self.workers, now - self._begun
         trust = 60.0 if self.known else 0.0  # this much of what was recorded outweighs the first minutes
         if not expected + trust:
             return None
-        pace = (spent + trust) / (expected + trust)
-        return max(0.0, rest / self.workers * pace - (now - self._last))
+        return rest / self.workers * (spent + trust) / (expected + trust)
 
     def line(self) -> str:
         """Return how far the run is, in words."""
@@ -146,9 +150,10 @@ class Overall:
             about = "time left not known yet" if left is None else f"about {_clock(left)} left"
             text = f"{self.n - len(self.left)} of {self.n} steps, {_clock(now - self._begun)} so far, {about}"
             names = [f"{what} ({_clock(now - since)})" for what, since in self.running.values()]
-            return "; now: ".join(filter(None, [text, ", ".join(names)])) + f" {self.inner}" * bool(
-                self.inner
-            )
+            if len(names) > _NAMED + 1:
+                names[_NAMED:] = [f"{len(names) - _NAMED} more"]
+            inner = f" {self.inner}" * bool(self.inner)
+            return "; now: ".join(filter(None, [text, ", ".join(names)])) + inner
 
     def _draw(self) -> None:
         with self._lock:
@@ -174,6 +179,12 @@ def running(key: str, what: str) -> Iterator[None]:
     bar.start(key, what)
     yield
     bar.finish(key)
+
+
+def started(key: str, what: str) -> None:
+    """Mark a step of the run, if there is one, as running: for steps that run elsewhere."""
+    if _overall is not None:
+        _overall.start(key, what)
 
 
 def finished(key: str) -> None:

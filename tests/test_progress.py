@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from lassi_lib import progress as module
-from lassi_lib.progress import Overall, finished, progress, running, say
+from lassi_lib.progress import Overall, finished, progress, running, say, started
 
 
 class Terminal(io.StringIO):
@@ -43,8 +43,8 @@ def test_time_left_follows_from_what_the_steps_took_before(clock):
         assert run.seconds_left() == pytest.approx(350.0)
         with running("b", "certify"):
             clock.now += 4000.0
-            assert run.seconds_left() == 0.0  # far over its time: never below zero
-        assert run.seconds_left() > 150.0  # this machine is slower than what was recorded
+            assert run.seconds_left() > 10 * 150.0  # this machine is slower than what was recorded
+        assert run.seconds_left() > 10 * 150.0
         finished("c")
         assert run.seconds_left() == 0.0
 
@@ -52,6 +52,34 @@ def test_time_left_follows_from_what_the_steps_took_before(clock):
 def test_several_workers_share_what_is_left():
     with Overall(dict.fromkeys("abcd", 100.0), workers=4) as run:
         assert run.seconds_left() == pytest.approx(100.0, abs=1.0)
+
+
+def test_time_left_does_not_jump_while_steps_take_what_they_took_before(clock):
+    with Overall(dict.fromkeys("abcdef", 100.0), workers=2) as run:
+        left = [run.seconds_left()]
+        for pair in ("ab", "cd", "ef"):
+            for key in pair:
+                started(key, key)
+            for _ in range(4):
+                clock.now += 25.0
+                left.append(run.seconds_left())
+            for key in pair:
+                finished(key)
+            assert run.seconds_left() == left[-1]
+        assert left == pytest.approx([300.0 - 25.0 * i for i in range(13)])
+
+
+def test_the_line_names_two_or_three_running_steps_and_counts_the_others(clock):
+    with Overall(dict.fromkeys("abcde")) as run:
+        for key in "abc":
+            started(key, f"encoder {key}")
+        assert run.line().endswith("now: encoder a (0 s), encoder b (0 s), encoder c (0 s)")
+        started("d", "encoder d")
+        assert run.line().endswith("now: encoder a (0 s), encoder b (0 s), 2 more")
+        for key in "ab":
+            finished(key)
+        started("a", "news that came late")
+        assert run.line().endswith("now: encoder c (0 s), encoder d (0 s)")
 
 
 def test_without_records_the_rate_so_far_is_taken(clock):
@@ -83,6 +111,7 @@ def test_a_step_that_raises_is_not_done():
 
 def test_without_a_run_steps_are_silent_and_lines_are_printed(capsys):
     with running("a", "x"):
+        started("a", "x")
         finished("a")
     say("hello")
     assert capsys.readouterr() == ("hello\n", "")

@@ -96,7 +96,8 @@ def run_profile(args: argparse.Namespace) -> int:
     os.environ["LASSI_DATA_ROOT"] = str(Path(args.data_root).resolve()) if args.data_root else ""
 
     started = datetime.now(UTC)
-    study, steps = plan_of(args.profile, params, args.device)
+    study, needed = plan_of(args.profile, params, args.device)
+    steps = list({s.stage.key: s for own in needed.values() for s in own}.values())
     again = following(steps, args.force) if args.force else []
     if args.dry_run:
         print(describe(study, steps, again))
@@ -118,7 +119,7 @@ def run_profile(args: argparse.Namespace) -> int:
         made = made_by(started, device_name(study.device), data_checksums(study))
         with drafted(output) as draft:
             remove_leftovers(draft, args.profile)
-            runs = _execute(names, params, args, study, draft)
+            runs = _execute(needed, params, args, study, draft)
             run = run_record(args.profile, facts, seconds, params, made, runs, output)
             write_pages(runs, run, draft, output)
     for name in runs:
@@ -134,8 +135,8 @@ def run_profile(args: argparse.Namespace) -> int:
     return 0 if all(run.ok for run in runs.values()) else 1
 
 
-def plan_of(profile: str, params: dict[str, dict], device: str) -> tuple[Study, list[Step]]:
-    """Return the profile's study and every step that its notebooks need; all names are checked first."""
+def plan_of(profile: str, params: dict[str, dict], device: str) -> tuple[Study, dict[str, list[Step]]]:
+    """Return the profile's study and the steps that each notebook needs; all names are checked first."""
     from lassi_lib.numerics import pick_device
     from lassi_lib.study.asked import check_names
     from lassi_lib.study.plan import steps_of_notebooks
@@ -156,8 +157,8 @@ def plan_of(profile: str, params: dict[str, dict], device: str) -> tuple[Study, 
     for notebook, p in params.items():
         with about(f"params/{profile}/{notebook}.yaml"):
             check_names(p, pipeline, known.column)
-            steps |= {s.stage.key: s for s in steps_of_notebooks(study, {notebook: p})}
-    return study, list(steps.values())
+            steps[notebook] = steps_of_notebooks(study, {notebook: p})
+    return study, steps
 
 
 def _experiments(study: Study, params: dict[str, dict]) -> list[Experiment]:
@@ -193,23 +194,22 @@ def _durations(
 
 
 def _execute(
-    names: list[str], params: dict, args: argparse.Namespace, study: Study, draft: Path
+    needed: dict[str, list[Step]], params: dict, args: argparse.Namespace, study: Study, draft: Path
 ) -> dict[str, NotebookOutcome]:
-    """Execute notebooks into a draft of the results folder.
+    """Execute notebooks, by name with the steps they need, into a draft of the results folder.
 
     Each has a process of its own, as many at once as there are workers (on CUDA one: they share the GPU).
     """
     from lassi_lib.numerics import pick_device
     from lassi_lib.study.artefacts import files_of
     from lassi_lib.study.notebooks import artefacts_of, execute, kill_tree
-    from lassi_lib.study.plan import steps_of_notebooks
 
     def run(name: str) -> NotebookOutcome:
         source = NOTEBOOKS / f"{name}.ipynb"
         declared = artefacts_of(source)
         for stale in files_of(draft, name, declared):
             stale.unlink()
-        asked = steps_of_notebooks(study, {name: params[name]})
+        certificates = [s.stage for s in needed[name] if s.verb == "certificates"]
         log = study.cache.root / "logs" / args.profile / f"{name}.log"
         with running(name, f"notebook {name}"):
             outcome = execute(
@@ -219,7 +219,7 @@ def _execute(
                 timeout=NOTEBOOK_TIMEOUT,
                 log_path=log,
                 cwd=NOTEBOOKS,
-                stages=[f"{s.stage.name}/{s.stage.key}" for s in asked if s.verb == "certificates"],
+                stages=[f"{stage.name}/{stage.key}" for stage in certificates],
             )
         if outcome.ok:
             say(f"finished notebook {name} in {outcome.seconds / 60:.1f} min")
@@ -234,14 +234,14 @@ def _execute(
     try:
         if args.workers == 1 or args.fail_fast or pick_device(args.device).type == "cuda":
             runs = {}
-            for name in names:
+            for name in needed:
                 runs[name] = run(name)
                 if args.fail_fast and not runs[name].ok:
                     break
             return runs
         with ThreadPoolExecutor(args.workers) as pool:
             try:
-                return dict(zip(names, pool.map(run, names), strict=True))
+                return dict(zip(needed, pool.map(run, needed), strict=True))
             except BaseException:  # Ctrl-C reaches this thread alone: the others wait for their notebooks
                 pool.shutdown(wait=False, cancel_futures=True)
                 kill_tree(os.getpid(), itself=False)

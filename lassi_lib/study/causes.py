@@ -27,6 +27,7 @@ from lassi_lib.errors import StudyError
 from lassi_lib.similarity.kinds import angle_of
 from lassi_lib.study.experiment import Experiment, Question, experiments_of, parse_pair
 from lassi_lib.study.params import load_pipeline
+from lassi_lib.study.plan import asked
 from lassi_lib.study.statistics import crossed_variance, parts_of, with_ends
 from lassi_lib.study.study import Study
 from lassi_lib.study.vectors import boundaries
@@ -104,7 +105,8 @@ def dialled_law(pair: str, phis: Sequence[float | str]) -> pd.DataFrame:
 
 
 def wanted(study: Study, given: dict[str, Any]) -> Iterator[tuple[Study, Experiment, Question]]:
-    """Yield what notebook 05 asks of rendered faces beside its own pairs, for the plan of a run."""
+    """Yield the certificates of notebook 05, of its pairs and of rendered faces, for the plan of a run."""
+    yield from asked(study, given)
     faces = study if given["rendered"] == given["profile"] else study.of(load_pipeline(given["rendered"]))
     pair, outlier, judged = given["dial_pair"], given["dial_outlier"], [given["judged_method"]]
     methods, seeds, kinds = given["cause_methods"], given["cause_seeds"], given["swap_kinds"]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lassi_lib.errors import StudyError
-from lassi_lib.progress import finished, running
+from lassi_lib.progress import finished, running, started
 from lassi_lib.study.params import Pipeline
 from lassi_lib.study.plan import Step, compute, missing
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _QUIET = "ignore:resource_tracker"  # what multiprocessing says of semaphores when workers were killed
 _CLOSING = 3.0  # seconds that workers get to stop
+_BEGUN = "lassi-begun"  # what a worker calls the news that it begins with a stage
 _ANSWER = "10s"  # how long a scheduler may take to answer
 
 
@@ -76,8 +77,7 @@ def work_through(
     where = Where(str(study.data_root or ""), str(study.cache.root.resolve()), str(study.device))
     client = connect(scheduler) if scheduler else start(workers, where.device)
     try:
-        with running("cluster", f"{len(todo)} stages on {scheduler or f'{workers} processes'}"):
-            submit(client, todo, where, told)
+        submit(client, todo, where, told)
     finally:
         if not isinstance(sys.exception(), KeyboardInterrupt):  # then `leave` ends the workers, in no time
             close(client)
@@ -97,6 +97,8 @@ def submit(
             run_step, step, where, parents, key=f"{step.verb}-{step.stage.key}", priority=-rank
         )
     by_future = {futures[step.stage.key].key: step for step in steps}
+    names = {step.stage.key: str(step) for step in steps}
+    client.subscribe_topic(_BEGUN, lambda event: event[1] in names and started(event[1], names[event[1]]))
     for future in as_completed(list(futures.values())):
         result_of(future)
         step = by_future[future.key]
@@ -119,6 +121,9 @@ def result_of(future: Future) -> Any:
 
 def run_step(step: Step, where: Where, parents: list[str]) -> str:
     """Compute one step in a worker's process; return its stage's key."""
+    from distributed import get_worker
+
+    get_worker().log_event(_BEGUN, step.stage.key)
     study = _study(where, step.pipeline)
     if not study.cache.has(step.stage):
         compute(study, step)

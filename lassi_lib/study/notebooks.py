@@ -16,6 +16,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -208,7 +209,7 @@ def _run(
     ):
         try:
             code = process.wait(timeout)
-            trouble = f"its process ended with exit code {code}" if code else ""
+            trouble = _ended(code) if code else ""
         except subprocess.TimeoutExpired:
             kill_tree(process.pid)
             trouble = f"stopped: not finished after {timeout:g} s"
@@ -221,6 +222,15 @@ def _run(
         return trouble, nbformat.read(job / "notebook.ipynb", as_version=4)
     except (OSError, ValueError):  # killed before or while saving
         return trouble, nbformat.read(source, as_version=4)
+
+
+def _ended(code: int) -> str:
+    """Say in words how a process ended that did not say so itself; a negative code is minus a signal."""
+    if code >= 0:
+        return f"its process ended with exit code {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    why = "; the system does so when memory runs out: use fewer --workers" if name == "SIGKILL" else ""
+    return f"its process was ended from outside ({name}{why})"
 
 
 def kill_tree(pid: int, *, itself: bool = True) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 import pandas as pd
 
 from lassi_lib.errors import StudyError
-from lassi_lib.study.params import notebooks_of, profiles
+from lassi_lib.study.params import NOTEBOOKS, notebooks_of, profiles
 from lassi_lib.study.published import published
 from lassi_lib.study.record import read_json, stale
-from lassi_lib.study.render import link, page, picture, table, write_page
+from lassi_lib.study.render import link, page, picture, table, title_of, write_page
 
 ORDER = ("demo", "celeba20k", "fairface", "shapes3d", "celeba", "celeba128")  # of profiles; then others
 PAPERS = {"merk2023": "Merk et al. 2023", "eccv2022": "ECCV 2022", "iclr2022": "ICLR 2022"}
@@ -139,20 +139,25 @@ def _own() -> str:
     return "Nothing: it is asked about your own images and classifier; the runs here audit rendered faces."
 
 
-# Number of the notebook, what it asks, what was published.
-ROWS: tuple[tuple[str, str, Callable[[], str]], ...] = (
-    ("01", "Claim 1: certified fairness rises a lot, accuracy stays", _claim_1),
-    ("02", "Claim 2: with every kind of attribute vector", _claim_2),
-    ("03", "Claim 3: also for tasks unknown in training", _claim_3),
-    ("04", "Extension: further attributes, FairFace", _extension),
-    ("05", "Outliers: does the published explanation hold?", _outliers),
-    ("07", "Exactness: does claim 1 hold for exact decisions?", _exactness),
-    ("06", "Ground truth: do certificates cover true changes?", _ground_truth),
-    ("08", "Sensitivity: noise and loss weight", _sensitivity),
-    ("09", "Base classifiers: do their decisions change along the vector?", _base),
-    ("10", "Audit: are the published numbers possible?", _audit),
-    ("11", "Your own: is this classifier fair for this attribute?", _own),
-)
+# Number of the notebook -> what was published on its question; in the order of the page.
+SENTENCES: dict[str, Callable[[], str]] = {
+    "01": _claim_1,
+    "02": _claim_2,
+    "03": _claim_3,
+    "04": _extension,
+    "05": _outliers,
+    "07": _exactness,
+    "06": _ground_truth,
+    "08": _sensitivity,
+    "09": _base,
+    "10": _audit,
+    "11": _own,
+}
+
+
+def titles() -> dict[str, str]:
+    """Return each notebook's question, which is its heading, by its number."""
+    return {number: title_of(next(NOTEBOOKS.glob(f"{number}_*.ipynb"))) for number in SENTENCES}
 
 
 # ---- what we found --------------------------------------------------------------------------------
@@ -238,7 +243,7 @@ def write_overview(results: str | Path) -> Path:
     if not folders:
         raise StudyError(f"{results} holds no results of any profile: run `python run_all.py` first")
     folders.sort(key=lambda p: (ORDER.index(p.name) if p.name in ORDER else len(ORDER), p.name))
-    found = {number: [finding(f, number) for f in folders] for number, _, _ in ROWS}
+    found = {number: [finding(f, number) for f in folders] for number in SENTENCES}
     body = (
         "<h1>Does LASSI give certified individual fairness?</h1>"
         "<p>LASSI (Peychev et al., ECCV 2022) promises image classifiers that provably treat similar people "
@@ -255,7 +260,7 @@ def write_overview(results: str | Path) -> Path:
 
 def _glance_md(folders: list[Path], found: dict[str, list[Finding]]) -> str:
     lines = ["| question | " + " | ".join(f.name for f in folders) + " |", "|---" * (len(folders) + 1) + "|"]
-    for number, title, _ in ROWS:
+    for number, title in titles().items():
         cells = [f.outcome + (f" ({f.held})" if f.held else "") for f in found[number]]
         cells = [cell + (" (stale)" if f.stale else "") for cell, f in zip(cells, found[number], strict=True)]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
@@ -274,7 +279,7 @@ def _word(f: Finding) -> str:
 def _glance(folders: list[Path], found: dict[str, list[Finding]]) -> str:
     head = ["", *(link(f"{f.name}/index.html", f.name) for f in folders)]
     rows = []
-    for number, title, _ in ROWS:
+    for number, title in titles().items():
         held = [f'<br><span class="soft">{escape(f.held)}</span>' if f.held else "" for f in found[number]]
         cells = [_word(f) + few for f, few in zip(found[number], held, strict=True)]
         rows.append([f'<a href="#q{number}">{escape(title)}</a>', *cells])
@@ -322,7 +327,7 @@ def _evidence(folder: Path) -> str:
 
 def _details(results: Path, found: dict[str, list[Finding]]) -> Iterable[str]:
     """Yield each question with what was published, and every profile's answer."""
-    for number, title, sentence in ROWS:
+    for number, title in titles().items():
         lines = ""
         for f in found[number]:
             text = f"{_word(f)} {escape(f.text)}" + (f" Stale: {escape(f.stale)}." if f.stale else "")
@@ -335,5 +340,5 @@ def _details(results: Path, found: dict[str, list[Finding]]) -> Iterable[str]:
         image = "".join(picture(f"{f.profile}/{f.image}", f"{f.alt} ({f.profile})") for f in shown[:1])
         yield (
             f'<li id="q{number}">{image}<div><h3>{escape(title)}</h3>'
-            f"<p><b>Published.</b> {escape(sentence())}</p><dl>{lines}</dl></div></li>"
+            f"<p><b>Published.</b> {escape(SENTENCES[number]())}</p><dl>{lines}</dl></div></li>"
         )

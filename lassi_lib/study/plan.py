@@ -7,7 +7,7 @@ before anything starts, so `--dry-run` can show it, and one process or a cluster
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import product
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from lassi_lib.study.study import Study
 
 
-# notebooks that ask for more than pairs x methods x seeds: the module whose `wanted` names certificates
-FURTHER = {"05_outlier_analysis": "causes", "08_sensitivity": "sensitivity"}
-COMPLETE = {"08_sensitivity"}  # whose `wanted` names all certificates
+# the module whose `wanted` names a notebook's certificates, where `asked` here does not
+WANTED = {"05_outlier_analysis": "causes", "08_sensitivity": "sensitivity"}
 # and the module whose `steps` names stages of other kinds
 OTHER = {"06_ground_truth": "ground_truth", "09_base_classifiers": "base_fairness"}
 
@@ -52,16 +51,20 @@ def steps_of_notebooks(study: Study, params: dict[str, dict[str, Any]]) -> list[
     """Return the steps that the parameters of all notebooks ask for, each once."""
     wanted = []
     for name, given in params.items():
-        if name not in COMPLETE:
-            asked = product(experiments_of(study.pipeline, given), questions_of(given))
-            wanted += [(study, e, question) for e, question in asked if _sensible(e, question)]
-        if name in FURTHER:
-            wanted += import_module(f"lassi_lib.study.{FURTHER[name]}").wanted(study, given)
+        of = import_module(f"lassi_lib.study.{WANTED[name]}").wanted if name in WANTED else asked
+        wanted += of(study, given)
     steps = [step for sub, e, question in wanted for step in steps_of(sub, [(e, question)])]
     for name in filter(OTHER.__contains__, params):
         others = import_module(f"lassi_lib.study.{OTHER[name]}").steps(study, params[name])
         steps += [*steps_of(study, []), *(Step(*other, study.pipeline) for other in others)]
     return list({step.stage.key: step for step in steps}.values())
+
+
+def asked(study: Study, given: dict[str, Any]) -> Iterator[tuple[Study, Experiment, Question]]:
+    """Yield the certificates of pairs x methods x seeds in every mode that is offered for them."""
+    for e, question in product(experiments_of(study.pipeline, given), questions_of(given)):
+        if _sensible(e, question):
+            yield study, e, question
 
 
 def _sensible(e: Experiment, question: Question) -> bool:

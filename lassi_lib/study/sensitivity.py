@@ -61,7 +61,7 @@ def variants(study: Study, method: str) -> list[str]:
 
 
 def wanted(study: Study, given: dict[str, Any]) -> Iterator[tuple[Study, Experiment, Question]]:
-    """Yield what notebook 08 asks, for the plan of a run."""
+    """Yield the certificates of notebook 08, for the plan of a run."""
     sampled, exact = Question(), Question("exact_smoothing")
     along = varied(study, "LASSI", lambda_2=given["lambda_2"])
     trained = {name: given[name] for name in ("batch_norm", "sampling", "radius_scale")}

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from lassi_lib.errors import StudyError
+from lassi_lib.progress import Overall
 from lassi_lib.study import engine
 from lassi_lib.study.engine import work_through
 from lassi_lib.study.experiment import Experiment, Question
@@ -52,9 +53,13 @@ def alone(tmp_path_factory):
 
 
 def test_two_workers_compute_what_one_process_computes(alone, tmp_path):
-    study, told = study_in(tmp_path), []
+    study, told, named = study_in(tmp_path), [], {}
     steps = steps_of(study, WANTED)
-    assert work_through(study, steps, workers=2, told=told.append) == 10
+    with Overall({step.stage.key: None for step in steps}, workers=2) as run:
+        run.start = named.__setitem__
+        assert work_through(study, steps, workers=2, told=told.append) == 10
+        assert not run.left
+    assert named == {step.stage.key: str(step) for step in steps}  # what runs is said by the workers
     assert results(tmp_path) == alone
     assert sorted(map(str, told)) == sorted(map(str, steps))
     assert work_through(study, steps, workers=2, told=told.append) == 0

@@ -164,9 +164,14 @@ def test_success_is_rendered_without_a_trace_of_this_machine_and_equal_each_time
         (["1/0", "n"], "code cell 2 (1/0) raised ZeroDivisionError: division by zero"),
         (["import sys\nsys.exit(0)", "n"], "code cell 2 (import sys) raised SystemExit: 0"),
         (["n", "import os\nos.kill(os.getpid(), 9)"], "Kernel died; code cell 3 (import os) had not ended"),
+        (
+            ["n", "import os, time\nos.kill(os.getppid(), 9)\ntime.sleep(60)"],
+            "its process was ended from outside (SIGKILL; the system does so when memory runs out: use fewer "
+            "--workers); code cell 3 (import os, time) had not ended",
+        ),
         (["n"], "declared artefact a.csv is missing or empty"),
     ],
-    ids=["raising", "sys.exit(0)", "killed in its last cell", "missing artefact"],
+    ids=["raising", "sys.exit(0)", "killed in its last cell", "executor killed", "missing artefact"],
 )
 def test_each_failure_has_its_verdict_and_replaces_an_older_success(tmp_path, code, error):
     (tmp_path / "results").mkdir()

@@ -77,7 +77,6 @@ def study(tmp_path, monkeypatch):
     for module in (params, record, batch):
         monkeypatch.setattr(module, "NOTEBOOKS", sources)
     monkeypatch.setattr(params, "PARAMS", tmp_path / "params")
-    monkeypatch.setattr("lassi_lib.study.plan.steps_of_notebooks", lambda *_: [])
     output = tmp_path / "out"
     fake = SimpleNamespace(cache=SimpleNamespace(root=tmp_path / "cache"))
 
@@ -88,7 +87,7 @@ def study(tmp_path, monkeypatch):
         chosen = {name: GIVEN | given | {"fail": name == fails} for name in names}
         with batch.drafted(output) as draft:
             remove_leftovers(draft, "tiny")
-            runs = batch._execute(list(names), chosen, args, fake, draft)
+            runs = batch._execute({name: [] for name in names}, chosen, args, fake, draft)
             made = made_by(
                 datetime.now(UTC), "a processor", {"content": "made up, version 1", "parameters": {}}
             )
