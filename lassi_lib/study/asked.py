@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from lassi_lib.errors import StudyError, about, nearest
 from lassi_lib.similarity.kinds import DISCOVERED_NAMES, find_kind
-from lassi_lib.study.experiment import experiments_of, parse_pair, questions_of
+from lassi_lib.study.experiment import ASKED, experiments_of, parse_pair, questions_of
 from lassi_lib.study.params import Correlation, MethodParams, NotNegative, Pipeline, Positive, Seed
 from lassi_lib.study.strict import Between, cast, check_keys
 
@@ -63,7 +63,7 @@ _OF_METHODS = typing.get_type_hints(MethodParams, include_extras=True)
 # which parameters name what
 ATTRIBUTES = ("attributes", "task", "tasks", "resnet_tasks", "probes")
 PAIRS = ("pairs", "outlier_pairs", "strip_pairs", "base_pairs", "resnet_pairs", "dial_pair", "dial_outlier")
-METHODS = ("methods", "smoothed", "judged", "judged_method", "cause_methods")
+METHODS = ("methods", "seeds_of", "smoothed", "judged", "judged_method", "cause_methods")
 KINDS = ("vector_types", "swap_kinds", "outlier_kinds")
 SINGLE = ("task", "dial_pair", "dial_outlier", "judged_method")
 
@@ -81,6 +81,7 @@ TYPES: dict[str, Any] = {
     **dict.fromkeys(("faces_per_pair", "top"), Few),
     **dict.fromkeys(("data_root", "annotations", "images"), Annotated[str, Folder()]),
     "groups": list[dict[str, Any]],
+    "seeds_of": dict[str, list[Seed]],
     "confidence": Annotated[float, Between(0.5, 0.999999)],
     "swap_phi": Correlation,
     "min_ratio_factor": Positive,
@@ -107,7 +108,7 @@ def check_types(given: dict[str, Any], where: str) -> None:
         cast(value, TYPES.get(key, Any), where, key)
     for i, group in enumerate(given.get("groups", ())):
         at = f"groups[{i}]."
-        check_keys(group, ("pairs", "methods", "seeds", "vector_types"), ["pairs"], where, at)
+        check_keys(group, ASKED, ["pairs"], where, at)
         for key, value in group.items():
             cast(value, TYPES[key], where, f"{at}{key}")
 
@@ -116,8 +117,6 @@ def check_names(given: dict[str, Any], pipeline: Pipeline, column: Callable[[str
     """Check that what a notebook's parameters name exists: attributes, pairs, methods, kinds, modes.
 
     ``column(name)`` raises `StudyError` for an attribute that the data set does not have.
-
-    Raises `StudyError` for an attribute that the data set does not have.
 
     Raises
     ------

@@ -91,7 +91,7 @@ def run_profile(args: argparse.Namespace) -> int:
     names = chosen(notebooks_of(args.profile), args.only, args.skip)
     params = {name: load_notebook_params(args.profile, name) for name in names}
     if args.seeds:
-        params = {name: p | {"seeds": args.seeds} if "seeds" in p else p for name, p in params.items()}
+        params = {name: _with_seeds(p, args.seeds) for name, p in params.items()}
     _announce(args, pipeline, names)
     os.environ["LASSI_DATA_ROOT"] = str(Path(args.data_root).resolve()) if args.data_root else ""
 
@@ -133,6 +133,11 @@ def run_profile(args: argparse.Namespace) -> int:
             write_overview(RESULTS)
     print(f"open {_shown(output / 'index.html')}")
     return 0 if all(run.ok for run in runs.values()) else 1
+
+
+def _with_seeds(params: dict, seeds: list[int]) -> dict:
+    """Return a notebook's parameters with other seeds, for every method, where it has any."""
+    return params | {k: v for k, v in {"seeds": seeds, "seeds_of": {}}.items() if k in params}
 
 
 def plan_of(profile: str, params: dict[str, dict], device: str) -> tuple[Study, dict[str, list[Step]]]:

@@ -13,7 +13,7 @@ from lassi_lib.errors import StudyError, nearest
 from lassi_lib.similarity.kinds import DISCOVERED_NAMES, find_kind
 from lassi_lib.study.params import Pipeline
 
-_ASKED = ("pairs", "methods", "seeds", "vector_types")
+ASKED = ("pairs", "methods", "seeds", "vector_types", "seeds_of")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ def parse_pair(pair: str) -> tuple[str, tuple[str, ...]]:
 def experiments_of(pipeline: Pipeline, params: dict[str, Any]) -> list[Experiment]:
     """Return the experiments that a notebook's parameters ask for: pairs x methods x seeds.
 
-    `vector_types` asks for each kind of attribute vector instead of the pipeline's. `groups`, a list of
+    `vector_types` asks for each kind of attribute vector instead of the pipeline's. `seeds_of`
+    names methods that, to save time, have seeds of their own. `groups`, a list of
     such mappings, asks for several products; what a group does not name it takes from `params`. A
     notebook without `pairs` or `groups`, `methods` and `seeds` needs no experiment.
 
@@ -96,10 +97,10 @@ def experiments_of(pipeline: Pipeline, params: dict[str, Any]) -> list[Experimen
         If a pair is malformed, a method or kind unknown, or a seed not a whole number.
     """
     if "groups" in params:
-        shared = {k: params[k] for k in _ASKED if k in params}
+        shared = {k: params[k] for k in ASKED if k in params}
         for group in params["groups"]:
-            if not isinstance(group, dict) or "pairs" not in group or set(group) - set(_ASKED):
-                raise StudyError(f"a group must be a mapping of {', '.join(_ASKED)}, with pairs: {group!r}")
+            if not isinstance(group, dict) or "pairs" not in group or set(group) - set(ASKED):
+                raise StudyError(f"a group must be a mapping of {', '.join(ASKED)}, with pairs: {group!r}")
         found = [e for group in params["groups"] for e in experiments_of(pipeline, shared | group)]
         return list(dict.fromkeys(found))
     if not {"pairs", "methods", "seeds"} <= params.keys():
@@ -107,6 +108,9 @@ def experiments_of(pipeline: Pipeline, params: dict[str, Any]) -> list[Experimen
     for method in params["methods"]:
         if method not in pipeline.methods:
             raise StudyError(f"method '{method}' is unknown{nearest(method, pipeline.methods)}")
+    for method, seeds in params.get("seeds_of", {}).items():
+        if method not in params["methods"] or not seeds or set(seeds) - set(params["seeds"]):
+            raise StudyError(f"'seeds_of.{method}': {seeds} must be some of 'seeds', of one of 'methods'")
     for seed in params["seeds"]:
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
             raise StudyError(f"seed {seed!r} must be a whole number, 0 or more")
@@ -117,9 +121,11 @@ def experiments_of(pipeline: Pipeline, params: dict[str, Any]) -> list[Experimen
     for kind in kinds:
         find_kind(kind)
     wanted = product(kinds, params["pairs"], params["methods"], params["seeds"])
+    own = params.get("seeds_of", {})
     return [
         Experiment(pipeline.data.name, *parse_pair(pair), kind, method, seed)
         for kind, pair, method, seed in wanted
+        if seed in own.get(method, params["seeds"])
     ]
 
 

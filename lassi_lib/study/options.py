@@ -12,7 +12,7 @@ import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lassi_lib.errors import StudyError, nearest
 from lassi_lib.study.strict import ROOT
@@ -39,6 +39,13 @@ class Parser(argparse.ArgumentParser):
         raise StudyError(f"{message.removeprefix('argument ')} (see --help)")
 
 
+class _Joined(argparse.Action):
+    """Several words of a command line, kept as one with commas."""
+
+    def __call__(self, parser: Any, args: argparse.Namespace, values: Any, option: Any = None) -> None:
+        setattr(args, self.dest, ",".join(values))
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     p = Parser(
@@ -48,13 +55,15 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
 
-    def text(name: str, metavar: str, help: str, default: str | None = "") -> None:
-        p.add_argument(f"--{name}", default=default, metavar=metavar, help=help)
+    def text(name: str, metavar: str, help: str, default: str | None = "", **more: Any) -> None:
+        p.add_argument(f"--{name}", default=default, metavar=metavar, help=help, **more)
+
+    several = {"nargs": "+", "action": _Joined}  # 01,07 or 01 07
 
     text("profile", "NAME", "which data and sizes, see --list (default: demo)", "demo")
-    text("only", "NB", "these notebooks, by number or name: 01,07", None)
-    text("skip", "NB", "all notebooks but these: 03,05")
-    text("seeds", "S", "seeds instead of the params' own: 42,0")
+    text("only", "NB", "these notebooks, by number or name: 01,07", None, **several)
+    text("skip", "NB", "all notebooks but these: 03,05", **several)
+    text("seeds", "S", "seeds instead of the params' own: 42,0", **several)
     text("force", "STAGE", "compute these stages and all that follows again")
     text("scheduler", "ADDRESS", "a running Dask cluster: tcp://host:port, or its scheduler file (.json)")
     text("data-root", "DIR", "folder of the data set's official files", None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -16,6 +17,14 @@ from lassi_lib.errors import StudyError, nearest
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_BYTES = 1_000_000  # of one params file
+_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    list: "a list",
+    dict: "a mapping of 'key: value' lines",
+}
 
 
 class Between(NamedTuple):
@@ -31,8 +40,8 @@ class Between(NamedTuple):
 
     def __str__(self) -> str:
         if self.above:
-            return f"be positive: above {self.low:g}, at most {self.high:g}"
-        return f"{'be positive: ' * (self.low == 1)}lie in {self.low:g}..{self.high:g}"
+            return f"be positive: above {self.low:g}, at most {_plain(self.high)}"
+        return f"be {'positive: ' * (self.low == 1)}{self.low:g} to {_plain(self.high)}"
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -113,7 +122,7 @@ def cast(value: Any, kind: Any, where: str, key: str) -> Any:
         return build(kind, value, where, f"{key}.")
     if origin in (list, dict):
         if not isinstance(value, origin):
-            raise StudyError(f"{at} must be a {origin.__name__}, not {_brief(value)}")
+            raise _misfit(at, origin, value)
         if origin is list:
             return [cast(v, args[0], where, f"{key}[{i}]") for i, v in enumerate(value)]
         names = [cast(k, args[0], where, f"{key}.{k}") for k in value]
@@ -122,10 +131,23 @@ def cast(value: Any, kind: Any, where: str, key: str) -> Any:
         return float(value)
     if kind is Any or (isinstance(value, kind) and not (kind is int and isinstance(value, bool))):
         return value
+    raise _misfit(at, kind, value)
+
+
+def _misfit(at: str, kind: type, value: Any) -> StudyError:
+    """Say which type a value should have, and how it is written if that can be guessed."""
     hint = ""
+    if kind is list and isinstance(value, int | float | str):
+        hint = f": write [{_brief(value)}]"
     if kind in (int, float) and isinstance(value, str):
-        hint = ": YAML 1.1 reads this as text, write 1.0e-3, 1.0e+4 or 10_000"
-    raise StudyError(f"{at} must be of type {kind.__name__}, not {_brief(value)}{hint}")
+        with suppress(ValueError):
+            float(value)  # a number to anybody but YAML
+            hint = ": YAML 1.1 reads this as text, write 1.0e-3, 1.0e+4 or 10_000"
+    return StudyError(f"{at} must be {_NAMES.get(kind, kind.__name__)}, not {_brief(value)}{hint}")
+
+
+def _plain(limit: float) -> str:
+    return f"{limit:,.0f}" if limit >= 1e4 else f"{limit:g}"
 
 
 def _brief(value: Any) -> str:

@@ -20,6 +20,13 @@ def no_variables(monkeypatch):
         monkeypatch.delenv(f"LASSI_{name.upper()}", raising=False)
 
 
+@pytest.mark.parametrize("words", [["01,07"], ["01", "07"], ["01,", "07"]])
+def test_notebooks_and_seeds_stand_with_commas_or_spaces(words):
+    args = options.parse(["--only", *words, "-v", "--seeds", "42", "0"])
+    assert options.chosen(["00_a", "01_b", "07_c"], args.only, "") == ["01_b", "07_c"]
+    assert args.seeds == [42, 0] and args.verbose
+
+
 def test_without_options_and_variables_the_defaults_hold():
     args = options.parse([])
     assert (args.profile, args.device, args.workers, args.seeds) == ("demo", "auto", 1, [])

@@ -5,6 +5,7 @@ import yaml
 
 from lassi_lib.errors import StudyError
 from lassi_lib.study import params
+from lassi_lib.study.batch import _with_seeds
 from lassi_lib.study.experiment import Experiment, experiments_of, grouped, parse_pair
 
 
@@ -64,6 +65,9 @@ def test_malformed_pairs_are_refused(bad):
         ("seeds", [1.5], "whole number"),
         ("seeds", [1, 1], "repetitions"),
         ("seeds", [], "not empty"),
+        ("seeds_of", {"LASSI": [1]}, "some of 'seeds'"),
+        ("seeds_of", {"LASSI": []}, "some of 'seeds'"),
+        ("seeds_of", {"Naive": [0]}, "one of 'methods'"),
         ("pairs", ["Smiling-Young"], "pair"),
     ],
 )
@@ -84,6 +88,16 @@ def test_experiments_are_the_product_of_pairs_methods_and_seeds():
     found = experiments_of(pipeline, asked)
     assert len(found) == len(set(found)) == 8
     assert {e.sensitive for e in found} == {("Young",), ("Pale_Skin", "Young")}
+
+
+def test_a_method_may_have_fewer_seeds_and_the_option_overrules_that():
+    pipeline = params.load_pipeline("smoke")
+    asked = {"pairs": ["Smiling/Young"], "methods": ["Naive", "LASSI"], "seeds": [1, 2]}
+    found = experiments_of(pipeline, asked | {"seeds_of": {"Naive": [2]}})
+    assert [(e.method, e.seed) for e in found] == [("Naive", 2), ("LASSI", 1), ("LASSI", 2)]
+    given = _with_seeds(asked | {"seeds_of": {"Naive": [2]}}, [7])
+    assert [(e.method, e.seed) for e in experiments_of(pipeline, given)] == [("Naive", 7), ("LASSI", 7)]
+    assert _with_seeds({"top": 3}, [7]) == {"top": 3}
 
 
 def test_experiments_are_grouped_in_the_order_of_first_occurrence():

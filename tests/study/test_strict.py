@@ -23,8 +23,8 @@ def test_limits(limits, inside, outside):
 
 
 def test_limits_say_what_is_allowed():
-    assert str(Between(1, 8)) == "be positive: lie in 1..8"
-    assert str(Between(0, 10_000_000)) == "lie in 0..1e+07"
+    assert str(Between(1, 8)) == "be positive: 1 to 8"
+    assert str(Between(0, 10_000_000)) == "be 0 to 10,000,000"
     assert str(Between(0, 10, above=True)) == "be positive: above 0, at most 10"
 
 
@@ -71,7 +71,7 @@ def test_a_section_is_built_from_a_mapping():
     for values, words in (
         ({}, "'n' is missing"),
         ({"n": 1, "nmes": []}, "did you mean 'names'"),
-        ({"n": 0}, "1..9"),
+        ({"n": 0}, "1 to 9"),
     ):
         with pytest.raises(StudyError, match=words):
             build(Section, values, "file")
