@@ -35,11 +35,11 @@ RATES = {"accuracy": "correct", "certified_fairness": "certified", "certified_an
 PAIR = ("dataset", "task", "sensitive", "vector_type")
 EXPERIMENT = (*PAIR, "method")
 MEASURES = (
-    "n_seeds", "n_points", "accuracy", "accuracy_low", "accuracy_high", "accuracy_sd", "balanced_accuracy",
-    "majority_rate", "constant_would_do", "predicted_positive", "predicted_majority", "abstained",
-    "abstained_center", "abstained_classifier", "certified_fairness", "certified_fairness_low",
-    "certified_fairness_high", "certified_fairness_sd", "certified_and_correct", "certified_and_correct_low",
-    "certified_and_correct_high", "certified_and_correct_sd", "d_cs_mean", "d_cs_median", "d_rs_mean",
+    "n_seeds", "n_points", "certified_fairness", "certified_fairness_low", "certified_fairness_high",
+    "certified_fairness_sd", "accuracy", "accuracy_low", "accuracy_high", "accuracy_sd", "majority_rate",
+    "constant_would_do", "certified_and_correct", "certified_and_correct_low", "certified_and_correct_high",
+    "certified_and_correct_sd", "balanced_accuracy", "predicted_positive", "predicted_majority", "abstained",
+    "abstained_center", "abstained_classifier", "d_cs_mean", "d_cs_median", "d_rs_mean",
 )  # fmt: skip
 
 

@@ -13,8 +13,8 @@ from lassi_lib.files import whole
 
 # What a table of experiments always shows, in this order, whatever the profile.
 SHOWN = (
-    "task", "sensitive", "method", "n_seeds", "n_points", "accuracy", "balanced_accuracy", "majority_rate",
-    "predicted_majority", "abstained", "certified_fairness", "certified_and_correct", "constant_would_do",
+    "task", "sensitive", "method", "n_seeds", "n_points", "certified_fairness", "accuracy", "majority_rate",
+    "constant_would_do", "certified_and_correct", "balanced_accuracy", "predicted_majority", "abstained",
 )  # fmt: skip
 HEADINGS = {
     "n_seeds": "seeds",

@@ -23,9 +23,9 @@ def summary():
 def test_what_is_always_shown(summary):
     shown = present(summary)
     assert list(shown.columns) == [
-        "task", "sensitive", "method", "seeds", "points", "accuracy", "balanced accuracy", "majority rate",
-        "most predicted class", "abstained", "certified fairness", "certified and correct",
-        "constant would do",
+        "task", "sensitive", "method", "seeds", "points", "certified fairness", "accuracy", "majority rate",
+        "constant would do", "certified and correct", "balanced accuracy", "most predicted class",
+        "abstained",
     ]  # fmt: skip
     one_seed = summarise(noisy_rows(np.random.default_rng(2), m=1, n=30))
     assert list(present(one_seed).columns) == list(shown.columns)
