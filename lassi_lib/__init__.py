@@ -125,6 +125,7 @@ _WHERE = {
     "own_associations": "study.outliers",
     "published_outliers": "study.outliers",
     "published_outliers_text": "study.outliers",
+    "hardest_text": "study.outliers",
     "pair_table": "study.outliers",
     "pair_means": "study.outliers",
     "regress": "study.outliers",

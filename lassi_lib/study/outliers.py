@@ -148,6 +148,30 @@ def spearman_interval(rho: float, n: int, confidence: float = 0.95) -> tuple[flo
     return float(np.tanh(np.arctanh(r) - margin)), float(np.tanh(np.arctanh(r) + margin))
 
 
+def hardest_text(
+    table: pd.DataFrame, method: str = "LASSI", lowest: int = 2, confidence: float = 0.95
+) -> str:
+    """Say whether the pairs that are hardest to certify here are those of the publication.
+
+    `table` is a summary with published columns (`with_published`); pairs without a published value do not
+    count. Ranks are compared since flow, faces and test sizes differ.
+    """
+    own = table[(table["method"] == method) & table["merk_certified_fairness"].notna()]
+    ours, theirs = own["certified_fairness"], own["merk_certified_fairness"]
+    rho = rank_correlation(ours, theirs)
+    if np.isnan(rho):
+        return f"{len(own)} pairs with a published value: too few, or too much alike, to say which are hard."
+    low, high = spearman_interval(rho, len(own), confidence)
+    names = own["task"] + "/" + own["sensitive"]
+    hardest = [
+        ", ".join(f"{names[i]} {v[i]:.1f} %" for i in v.nsmallest(lowest).index) for v in (theirs, ours)
+    ]
+    return (
+        f"{method}'s certified fairness of {len(own)} pairs, published and ours: rank correlation {rho:.2f} "
+        f"[{low:.2f}, {high:.2f}]. Hardest as published: {hardest[0]}; here: {hardest[1]}."
+    )
+
+
 def detectable_correlation(n: int, confidence: float = 0.95) -> float:
     """Return the rank correlation that n pairs would find in 80 % of repetitions (Fieller et al. 1957)."""
     if n < 4:

@@ -14,6 +14,7 @@ from lassi_lib.study.outliers import (
     combined_verdict,
     detectable_correlation,
     explanations_verdict,
+    hardest_text,
     left_out_r2,
     outlier_table,
     own_associations,
@@ -215,3 +216,25 @@ def test_abstentions_count_as_never_certified(study):
     table = pair_table(study, rows.assign(d_rs=rows["d_rs"].mask(gone)))
     assert np.isinf(table["ratio"][0]) and table["d_rs"][0] == 0
     assert np.isinf(pair_means(table)["log_ratio"][0])
+
+
+def test_the_hardest_pairs_are_named_beside_the_published_ones():
+    printed = [99.0, 95.0, 6.0, 11.0, np.nan]
+    table = pd.DataFrame(
+        {
+            "task": "Attractive",
+            "sensitive": ["Bald", "Big_Lips", "Chubby", "Young", "Male"],
+            "method": "LASSI",
+            "certified_fairness": [97.0, 90.0, 12.0, 9.94, 1.0],
+            "merk_certified_fairness": printed,
+        }
+    )
+    said = hardest_text(pd.concat([table, table.assign(method="Naive", certified_fairness=0.0)]))
+    assert said == (
+        "LASSI's certified fairness of 4 pairs, published and ours: rank correlation 0.80 [-0.82, 1.00]. Hardest as "
+        "published: Attractive/Chubby 6.0 %, Attractive/Young 11.0 %; here: Attractive/Young 9.9 %, "
+        "Attractive/Chubby 12.0 %."
+    )
+    assert hardest_text(table.assign(certified_fairness=5.0)).startswith(
+        "4 pairs with a published value: too few"
+    )
