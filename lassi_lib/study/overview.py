@@ -208,7 +208,7 @@ def finding(folder: Path, number: str) -> Finding:
 
 
 def _numbers(path: Path, fair: str) -> tuple[str, str]:
-    """Return what a table of judged pairs comes to: how many hold as trained, and the rates in a sentence."""
+    """Return what a table of judged pairs comes to, for a glance and as a sentence: rates, how many hold."""
     try:
         t = pd.read_csv(path)
         rates = []
@@ -217,6 +217,9 @@ def _numbers(path: Path, fair: str) -> tuple[str, str]:
             rates.append(f"{span(t[column])} % {word}{base}")
         alone = t["outcome_these_models"] == "supported"
         held = f"{alone.sum()} of {len(t)} pairs as trained"
+        if (t["n_seeds"] > 1).all():
+            sure = (t["outcome"] == "supported").sum()
+            held = f"{sure} of {len(t)} pairs supported, as trained {alone.sum()}"
         if "constant_would_do" in t and (beyond := (alone & ~t["constant_would_do"]).sum()) < alone.sum():
             held += f", {beyond} beyond a constant classifier"
         size = f"{span(t['n_seeds'], 0)} seeds, {span(t['n_points'], 0)} test images"
@@ -227,7 +230,7 @@ def _numbers(path: Path, fair: str) -> tuple[str, str]:
         text += (
             f" In {t['constant_would_do'].sum()} pairs a constant classifier would be at least as accurate."
         )
-    return held, text
+    return f"{rates[0]}; {held}", text
 
 
 # ---- the page -------------------------------------------------------------------------------------
