@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from lassi_lib.study.plan import Step
     from lassi_lib.study.study import Study
 
+_STATED_WORKERS = 4  # with which the minutes in pipeline.yaml were measured
 NOTEBOOK_TIMEOUT = 4 * 3600.0  # seconds; experiments are computed before, so notebooks take minutes
 
 
@@ -185,17 +186,21 @@ def _minutes(pipeline: Pipeline, name: str) -> str:
 def _durations(
     study: Study, steps: list[Step], pipeline: Pipeline, names: list[str], output: Path
 ) -> dict[str, float | None]:
-    """Return what is left to do with the seconds it took before: stages by key, notebooks by name."""
+    """Return what is left to do with the seconds it took before: stages by key, notebooks by name.
+
+    What was never recorded shares what the profile's stated minutes leave, if it states any.
+    """
     from lassi_lib.study.plan import expected_seconds, missing
     from lassi_lib.study.record import read_json
 
     expected = expected_seconds(study, steps)
     left: dict[str, float | None] = {s.stage.key: expected[s.stage.key] for s in missing(study, steps)}
     before = read_json(output / "run.json").get("notebooks", {})
-    for name in names:
-        minutes = before.get(name, {}).get("minutes") or pipeline.minutes.get(name)
-        left[name] = 60 * minutes if minutes else None
-    return left
+    left |= {name: 60 * before.get(name, {}).get("minutes", 0) or None for name in names}
+    unknown = [key for key, seconds in left.items() if seconds is None]
+    stated = 60 * _STATED_WORKERS * sum(pipeline.minutes.get(name, 0) for name in names)
+    rest = stated - sum(filter(None, left.values()))
+    return left | {key: rest / len(unknown) for key in unknown if rest > 0}
 
 
 def _execute(

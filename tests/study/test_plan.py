@@ -9,6 +9,7 @@ import pytest
 
 from lassi_lib.errors import StudyError
 from lassi_lib.study.base_fairness import base_rows, endpoint_predictions
+from lassi_lib.study.batch import _durations
 from lassi_lib.study.experiment import Experiment, Question, experiments_of
 from lassi_lib.study.ground_truth import true_answers
 from lassi_lib.study.params import load_notebook_params, load_pipeline
@@ -53,6 +54,20 @@ def test_every_step_computes_the_stage_it_names_and_needs_no_other(study):
         compute(study, step)
         assert missing(study, steps) == steps[i + 1 :], step
     assert str(steps[-1]) == "certificates Smiling/Young LASSI seed 0 exact_decision"
+
+
+def test_the_time_of_a_first_run_comes_from_the_stated_minutes(tmp_path):
+    """They were measured with four workers; what is recorded is taken out, the rest is shared."""
+    study, name = Study("smoke", cache=tmp_path), "01_claim1_certified_fairness"
+    steps = steps_of_notebooks(study, {name: load_notebook_params("smoke", name)})
+    pipeline = replace(study.pipeline, minutes={name: 5.0})
+    left = _durations(study, steps, pipeline, [name], tmp_path)
+    assert len(left) == len(steps) + 1 and sum(left.values()) == pytest.approx(4 * 300)
+    (tmp_path / "run.json").write_text(f'{{"notebooks": {{"{name}": {{"minutes": 0.5}}}}}}')
+    left = _durations(study, steps, pipeline, [name], tmp_path)
+    assert left[name] == 30.0 and sum(left.values()) == pytest.approx(4 * 300)
+    unstated = _durations(study, steps, replace(pipeline, minutes={}), [name], tmp_path)
+    assert unstated.pop(name) == 30.0 and set(unstated.values()) == {None}
 
 
 def test_the_notebooks_of_a_profile_share_their_steps(study):
