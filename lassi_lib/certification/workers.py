@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import lru_cache
+from multiprocessing import spawn
 from typing import Any, TypeVar
 
 import psutil
@@ -47,7 +49,7 @@ def mapped(workers: int, function: Callable[[Any], T], jobs: Sequence[Any]) -> I
     workers : int
         Size of the pool.
     function : callable
-        Something that can be pickled.
+        Something that can be pickled, and is not defined in the running script.
     jobs : sequence
         Its arguments, one each.
 
@@ -64,7 +66,9 @@ def mapped(workers: int, function: Callable[[Any], T], jobs: Sequence[Any]) -> I
     done, deaths = 0, 0
     while done < len(jobs):
         try:
-            for result in pool(workers).map(function, jobs[done:]):
+            with _script_left_alone():
+                results = pool(workers).map(function, jobs[done:])  # starts processes
+            for result in results:
                 done += 1
                 yield result
         except BrokenProcessPool:
@@ -78,6 +82,19 @@ def mapped(workers: int, function: Callable[[Any], T], jobs: Sequence[Any]) -> I
         except BaseException:  # Ctrl-C above all: leave no process at work
             close(workers)
             raise
+
+
+@contextmanager
+def _script_left_alone() -> Iterator[None]:
+    """Start processes that do not import the running script, which may have no guard or no file."""
+    prepare = spawn.get_preparation_data
+    spawn.get_preparation_data = lambda name: {
+        key: value for key, value in prepare(name).items() if not key.startswith("init_main")
+    }
+    try:
+        yield
+    finally:
+        spawn.get_preparation_data = prepare
 
 
 def close(workers: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def _cells(old: Path, new: Path) -> list[Change]:
         if row.startswith("computing minutes"):
             continue
         for column in b:
-            if a[column][i] != b[column][i]:
+            if a[column][i] != b[column][i] and not _equal(a[column][i], b[column][i]):
                 found.append(Change(new.stem, row, column, *_shown(a[column][i], b[column][i])))
     return found
 
@@ -66,6 +67,14 @@ def _numbers(column: Any) -> bool:
     import pandas as pd
 
     return bool(pd.to_numeric(column.replace("", "0"), errors="coerce").notna().all())
+
+
+def _equal(one: str, other: str) -> bool:
+    """Whether two numbers differ in the last digits alone, which another summation order changes."""
+    try:
+        return math.isclose(float(one), float(other), rel_tol=1e-9, abs_tol=1e-12)
+    except ValueError:
+        return False
 
 
 def _shown(*values: str) -> list[str]:

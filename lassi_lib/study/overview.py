@@ -7,6 +7,7 @@ nothing is computed for it, so ``python run_all.py --overview`` takes seconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -28,7 +29,8 @@ _LEGEND = (
     "that other training seeds would have given other models: with two or three seeds little can be shown "
     "but a large and steady effect, hence <b>inconclusive</b>. <b>As trained</b> counts the pairs that "
     "fulfil the rule when the models are taken as they are and only the test faces vary. <b>Stale</b>: code "
-    "or settings have changed since the run.</p>"
+    "or settings have changed since the run. <b>Not asked here</b>: the profile has no such notebook; <b>not "
+    "run</b>: it has one, without a result.</p>"
 )
 
 
@@ -222,7 +224,8 @@ def _numbers(path: Path, fair: str) -> tuple[str, str]:
             held = f"{sure} of {len(t)} pairs supported, as trained {alone.sum()}"
         if "constant_would_do" in t and (beyond := (alone & ~t["constant_would_do"]).sum()) < alone.sum():
             held += f", {beyond} beyond a constant classifier"
-        size = f"{span(t['n_seeds'], 0)} seeds, {span(t['n_points'], 0)} test images"
+        seeds = "1 seed" if (t["n_seeds"] == 1).all() else f"{span(t['n_seeds'], 0)} seeds"
+        size = f"{seeds}, {span(t['n_points'], 0)} test images"
     except (OSError, ValueError, KeyError, TypeError):  # no such table, or one of another kind
         return "", ""
     text = f"{', '.join(rates)}; {held}; {size}."
@@ -251,7 +254,7 @@ def write_overview(results: str | Path) -> Path:
         "<h1>Does LASSI give certified individual fairness?</h1>"
         "<p>LASSI (Peychev et al., ECCV 2022) promises image classifiers that provably treat similar people "
         "alike; Merk et al. (2023) repeated it. Here is what of that holds in our own runs.</p>"
-        f"<h2>At a glance</h2>{_glance(folders, found)}{_LEGEND}"
+        f"<h2>At a glance</h2>{_lead(folders)}{_glance(folders, found)}{_LEGEND}"
         f"<h2>Where the published numbers are wrong</h2>{_wrong(folders)}"
         f"<h2>What each run is evidence for</h2><dl>{''.join(map(_evidence, folders))}</dl>"
         f'<h2>Question by question</h2><ol class="entries">{"".join(_details(results, found))}</ol>'
@@ -268,6 +271,27 @@ def _glance_md(folders: list[Path], found: dict[str, list[Finding]]) -> str:
         cells = [cell + (" (stale)" if f.stale else "") for cell, f in zip(cells, found[number], strict=True)]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _lead(folders: list[Path]) -> str:
+    """Say what the models as trained do on claim 1, in numbers, and how much of it decisions show."""
+    lines = ""
+    for folder in folders:
+        try:
+            t = pd.read_csv(folder / "tables" / "01_verdict.csv")
+            gain, change = (
+                t["certified_fairness"] - t["certified_fairness_baseline"],
+                t["accuracy"] - t["accuracy_baseline"],
+            )
+            more = f"in {(gain > 0).sum()} of {len(t)} pairs of task and attributes LASSI certifies more test faces than Naive"
+            said = f"{more} ({span(gain)} points), at an accuracy {change.min():+.1f} to {change.max():+.1f} points from Naive's."
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            exact = pd.read_csv(folder / "tables" / "07_verdict.csv")["certified_fairness_baseline"]
+            said += f" Decided exactly instead of certified, Naive already treats {span(exact)} % of the faces alike."
+        lines += f"<dt>{escape(folder.name)}</dt><dd>{said}</dd>"
+    return lines and f"<p>Claim 1, for the models as trained:</p><dl>{lines}</dl>"
 
 
 def _word(f: Finding) -> str:
@@ -310,7 +334,7 @@ def _wrong(folders: list[Path]) -> str:
         lines += f'<li><b>{escape(where)}</b> <span class="soft">(check: {escape(str(r.check))})</span> '
         lines += f"{escape(said)}</li>"
     more = f"{len(t) - len(certain)} further findings could be chance or have a harmless explanation; see"
-    lead = '<p class="soft">Certain by arithmetic, by another printed number, or by the official labels:</p>'
+    lead = '<p class="soft">By arithmetic, by another printed number, or by the official labels; the audit says how each was judged:</p>'
     return f"{lead}<ol>{lines}</ol><p>{more} {link(f'{profile}/10_audit.html', 'the audit')}.</p>"
 
 
@@ -322,7 +346,7 @@ def _evidence(folder: Path) -> str:
     seeds = {s for e in run["notebooks"].values() for s in e.get("parameters", {}).get("seeds", ())}
     said = (
         f"{run.get('first_line', '')} {facts.get('image_size', '?')} pixels; images: {images}; "
-        f"{len(seeds)} seeds; flow of {facts.get('bits_per_dim', float('nan')):.2f} bits/dim; "
+        f"{len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}; flow of {facts.get('bits_per_dim', float('nan')):.2f} bits/dim; "
         f"{facts.get('device', '')}."
     )
     return f"<dt>{link(f'{folder.name}/index.html', folder.name)}</dt><dd>{escape(said)}</dd>"

@@ -178,7 +178,7 @@ def write_index(
     ]
     main = (
         f"<h1>{escape(title)}</h1><p>{escape(run_info['first_line'])}</p>"
-        f"{table('Notebooks of this profile', ['notebook', 'status', 'verdict', 'minutes'], glance)}"
+        f"{table('Notebooks of this profile', ['notebook', 'status', 'verdict', 'minutes of the notebook alone'], glance)}"
         f'<ol class="entries">{"".join(_entry(folder, entry) for entry in entries)}</ol>'
         f"<h2>This run</h2><dl>{listed}</dl>"
         '<p><a href="run.json">run.json</a>: all parameters and versions that made these results</p>'

@@ -36,6 +36,18 @@ def test_no_worker_outlives_a_killed_run():
     assert not worker.is_running()
 
 
+@pytest.mark.parametrize("way", ["file", "stdin"])
+def test_a_script_needs_no_guard_and_runs_once(way, tmp_path):
+    code = (
+        "from lassi_lib.certification.workers import mapped\nprint('here', list(mapped(2, abs, [-1, 2])))\n"
+    )
+    (tmp_path / "audit.py").write_text(code)
+    command = [sys.executable, str(tmp_path / "audit.py") if way == "file" else "-"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run(command, input=code, env=env, capture_output=True, text=True, timeout=60)
+    assert (run.stdout, run.stderr) == ("here [1, 2]\n", "")
+
+
 def double(job):
     """Return twice a number, after killing this process where a file does not say that it has been done."""
     number, mark = job

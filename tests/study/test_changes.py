@@ -41,6 +41,12 @@ def test_a_changed_cell_is_named_by_its_row_with_digits_that_differ(folders):
     assert (found()[0].before, found()[0].now) == ("70", "")
 
 
+def test_another_last_digit_is_no_change(folders):
+    save, found = folders
+    save("new", table=TABLE.assign(accuracy=[81.25000000000001, 70.0]))
+    assert found() == []
+
+
 def test_verdicts_come_first_and_words_count(folders):
     save, found = folders
     save("old", "01_a")

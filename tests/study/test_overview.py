@@ -113,6 +113,12 @@ def test_the_rows_and_columns_are_all_there(page):
     assert sorted(SENTENCES) == [f"{i:02d}" for i in range(1, 12)]
 
 
+def test_claim_1_is_told_in_numbers_before_the_table(page, results):
+    said = page.dl.text
+    assert "in 2 of 2 pairs of task and attributes LASSI certifies more test faces than Naive" in said
+    assert "(81.2 to 92.0 points), at an accuracy -1.0 to +1.0 points from Naive's." in said
+
+
 def test_the_first_table_is_kept_in_words_for_the_readme(results, page):
     lines = (results / "overview.md").read_text().splitlines()
     assert lines[0].startswith("| question | ")
