@@ -102,12 +102,13 @@ def outlier_scatter(means: pd.DataFrame, fits: pd.DataFrame, labelled: Iterable[
                 f"{method} {rho:.2f} [{low:.2f}, {high:.2f}]" if known else f"{method}: too few pairs"
             )
         middle = values.median()
-        for i in means.index[pairs.isin(list(labelled)) & (means["method"] == methods[-1])]:
+        named = means.index[pairs.isin(list(labelled)) & (means["method"] == methods[-1])]
+        for k, i in enumerate(sorted(named, key=values.get)):
             x, y = values[i], means.loc[i, "ratio"]
             axes.plot(x, y, "o", mfc="none", mec="black", ms=11)
             side = "right" if x > middle else "left"  # names stay inside the panel
             style = {"textcoords": "offset points", "ha": side, "fontsize": 8}
-            axes.annotate(words(pairs[i]).replace("/", " / "), (x, y), (0, 9), **style)
+            axes.annotate(words(pairs[i]).replace("/", " / "), (x, y), (0, -17 if k % 2 else 9), **style)
         axes.set(yscale="log", xlabel=label, xscale="log" if name == "log_positives" else "linear")
         axes.set_title("rank correlation: " + ", ".join(said), loc="left", fontsize=8)
         axes.margins(0.12)

@@ -29,7 +29,7 @@ class CelebAOr(NamedTuple):
         return value == "CelebA" or (number and self.limits.holds(value))
 
     def __str__(self) -> str:
-        return f"be 'CelebA' or {self.limits}"
+        return f"be 'CelebA' or {str(self.limits).removeprefix('be ')}"
 
 
 class Folder(NamedTuple):

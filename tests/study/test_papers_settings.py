@@ -156,7 +156,7 @@ def test_a_pairs_exception_is_stronger_than_its_tasks_and_knows_no_order(spoilt)
         ({"Smiling": {"LASSI": {"lambda_2": "1e-3"}}}, ["exceptions.Smiling.LASSI.lambda_2", "1.0e-3"]),
         ({"Smiling": {"LASSI": {"sigma_rs": 0.0}}}, ["exceptions.Smiling.LASSI.sigma_rs", "positive"]),
         ({"Smiling/": {"LASSI": {"sigma_rs": 1.0}}}, ["exceptions.Smiling/", "Task/Attribute"]),
-        ({"Smiling": {"LASSI": 3}}, ["exceptions.Smiling.LASSI", "dict"]),
+        ({"Smiling": {"LASSI": 3}}, ["exceptions.Smiling.LASSI", "a mapping"]),
     ],
 )
 def test_a_mistaken_exception_is_one_line(spoilt, exceptions, words):
