@@ -97,8 +97,7 @@ def submit(
             run_step, step, where, parents, key=f"{step.verb}-{step.stage.key}", priority=-rank
         )
     by_future = {futures[step.stage.key].key: step for step in steps}
-    names = {step.stage.key: str(step) for step in steps}
-    client.subscribe_topic(_BEGUN, lambda event: event[1] in names and started(event[1], names[event[1]]))
+    client.subscribe_topic(_BEGUN, lambda event: started(*event[1]))
     for future in as_completed(list(futures.values())):
         result_of(future)
         step = by_future[future.key]
@@ -123,7 +122,7 @@ def run_step(step: Step, where: Where, parents: list[str]) -> str:
     """Compute one step in a worker's process; return its stage's key."""
     from distributed import get_worker
 
-    get_worker().log_event(_BEGUN, step.stage.key)
+    get_worker().log_event(_BEGUN, (step.stage.key, str(step)))
     study = _study(where, step.pipeline)
     if not study.cache.has(step.stage):
         compute(study, step)

@@ -250,23 +250,24 @@ def write_overview(results: str | Path) -> Path:
         raise StudyError(f"{results} holds no results of any profile: run `python run_all.py` first")
     folders.sort(key=lambda p: (ORDER.index(p.name) if p.name in ORDER else len(ORDER), p.name))
     found = {number: [finding(f, number) for f in folders] for number in SENTENCES}
+    asked = titles()
     body = (
         "<h1>Does LASSI give certified individual fairness?</h1>"
         "<p>LASSI (Peychev et al., ECCV 2022) promises image classifiers that provably treat similar people "
         "alike; Merk et al. (2023) repeated it. Here is what of that holds in our own runs.</p>"
-        f"<h2>At a glance</h2>{_lead(folders)}{_glance(folders, found)}{_LEGEND}"
+        f"<h2>At a glance</h2>{_lead(folders)}{_glance(folders, found, asked)}{_LEGEND}"
         f"<h2>Where the published numbers are wrong</h2>{_wrong(folders)}"
         f"<h2>What each run is evidence for</h2><dl>{''.join(map(_evidence, folders))}</dl>"
-        f'<h2>Question by question</h2><ol class="entries">{"".join(_details(results, found))}</ol>'
+        f'<h2>Question by question</h2><ol class="entries">{"".join(_details(results, found, asked))}</ol>'
     )
     write_page(results / "index.html", page("LASSI reproducibility study", body))
-    (results / "overview.md").write_text(_glance_md(folders, found))
+    (results / "overview.md").write_text(_glance_md(folders, found, asked))
     return results / "index.html"
 
 
-def _glance_md(folders: list[Path], found: dict[str, list[Finding]]) -> str:
+def _glance_md(folders: list[Path], found: dict[str, list[Finding]], asked: dict[str, str]) -> str:
     lines = ["| question | " + " | ".join(f.name for f in folders) + " |", "|---" * (len(folders) + 1) + "|"]
-    for number, title in titles().items():
+    for number, title in asked.items():
         cells = [f.outcome + (f" ({f.held})" if f.held else "") for f in found[number]]
         cells = [cell + (" (stale)" if f.stale else "") for cell, f in zip(cells, found[number], strict=True)]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
@@ -279,10 +280,8 @@ def _lead(folders: list[Path]) -> str:
     for folder in folders:
         try:
             t = pd.read_csv(folder / "tables" / "01_verdict.csv")
-            gain, change = (
-                t["certified_fairness"] - t["certified_fairness_baseline"],
-                t["accuracy"] - t["accuracy_baseline"],
-            )
+            gain = t["certified_fairness"] - t["certified_fairness_baseline"]
+            change = t["accuracy"] - t["accuracy_baseline"]
             more = f"in {(gain > 0).sum()} of {len(t)} pairs of task and attributes LASSI certifies more test faces than Naive"
             said = f"{more} ({span(gain)} points), at an accuracy {change.min():+.1f} to {change.max():+.1f} points from Naive's."
         except (OSError, ValueError, KeyError, TypeError):
@@ -303,10 +302,10 @@ def _word(f: Finding) -> str:
     )
 
 
-def _glance(folders: list[Path], found: dict[str, list[Finding]]) -> str:
+def _glance(folders: list[Path], found: dict[str, list[Finding]], asked: dict[str, str]) -> str:
     head = ["", *(link(f"{f.name}/index.html", f.name) for f in folders)]
     rows = []
-    for number, title in titles().items():
+    for number, title in asked.items():
         held = [f'<br><span class="soft">{escape(f.held)}</span>' if f.held else "" for f in found[number]]
         cells = [_word(f) + few for f, few in zip(found[number], held, strict=True)]
         rows.append([f'<a href="#q{number}">{escape(title)}</a>', *cells])
@@ -352,9 +351,9 @@ def _evidence(folder: Path) -> str:
     return f"<dt>{link(f'{folder.name}/index.html', folder.name)}</dt><dd>{escape(said)}</dd>"
 
 
-def _details(results: Path, found: dict[str, list[Finding]]) -> Iterable[str]:
+def _details(results: Path, found: dict[str, list[Finding]], asked: dict[str, str]) -> Iterable[str]:
     """Yield each question with what was published, and every profile's answer."""
-    for number, title in titles().items():
+    for number, title in asked.items():
         lines = ""
         for f in found[number]:
             text = f"{_word(f)} {escape(f.text)}" + (f" Stale: {escape(f.stale)}." if f.stale else "")
