@@ -75,10 +75,14 @@ def ranked(rows: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     """Return the findings, most weighty first: one row per check, source and verdict.
 
     The order is by how sure (`SURE`: without chance, by chance at most, a question), then by the largest
-    discrepancy in points. Columns rank, sure, finding (a sentence), check, source, table, verdict,
-    numbers (judged by the check there), at_fault, largest (points), p_holm (smallest).
+    discrepancy in points. Columns rank, sure, finding (a sentence), about, check, source, table, verdict,
+    numbers (judged by the check there), at_fault, not_above (of them, in no row above that is as sure and
+    about the same), largest (points), p_holm (smallest).
     """
-    out, columns = [], ["sure", "finding", "check", "source", "table", "verdict", "numbers", "at_fault"]
+    out, columns = (
+        [],
+        ["sure", "finding", "about", "check", "source", "table", "verdict", "numbers", "at_fault"],
+    )
     judged = rows[~rows["verdict"].isin(["no power", "not checked"])]
     totals = judged.groupby(["check", "source"]).size()
     faulty = rows[rows["sure"] != ""]
@@ -87,15 +91,27 @@ def ranked(rows: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
         worst = group.sort_values("size", ascending=False, kind="stable").iloc[0]
         total, table = int(totals[check, source]), ", ".join(dict.fromkeys(group["table"]))
         said = _sentence(rows[rows["check"] == check], group, worst, total, also, confidence)
-        row = (worst["sure"], said, check, source, table, verdict, total, len(group))
-        out.append((*row, float(worst["size"]), group["p_holm"].min()))
-    table = pd.DataFrame(out, columns=[*columns, "largest", "p_holm"])
+        row = (worst["sure"], said, worst["about"], check, source, table, verdict, total, len(group))
+        out.append(
+            (
+                *row,
+                set(group["fact"].where(group["fact"] >= 0, -1 - group.index)),
+                float(worst["size"]),
+                group["p_holm"].min(),
+            )
+        )
+    table = pd.DataFrame(out, columns=[*columns, "not_above", "largest", "p_holm"])
     order = table["sure"].map({name: i for i, name in enumerate(SURE)})
     table = table.assign(order=order).sort_values(
         ["order", "largest"], ascending=[True, False], kind="stable", ignore_index=True
     )
     table.insert(0, "rank", range(1, len(table) + 1))
-    return table.drop(columns="order")
+    seen: dict[tuple, set] = {}
+    for i, r in enumerate(table.itertuples()):
+        above = seen.setdefault((r.sure, r.about), set())
+        table.at[i, "not_above"] = len(r.not_above - above)
+        above |= r.not_above
+    return table.drop(columns="order").astype({"not_above": int})
 
 
 def _sentence(

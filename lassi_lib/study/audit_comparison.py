@@ -60,7 +60,7 @@ def within_tolerance(facts: pd.DataFrame, tolerance: float = 5.0) -> pd.DataFram
         excess = np.round(off.abs() - limit, 9)
         percent = np.divide(100 * off, rows["original"], out=np.zeros(len(rows)), where=rows["original"] > 0)
         words = [
-            f"at most {x:.2g} from {o:g} (is {d:+.1f} points, {r:+.1f} %)"
+            f"within {x:.2g} of {o:g} (off by {d:+.1f} points, {r:+.1f} %)"
             for o, x, d, r in zip(rows["original"], limit, off, percent, strict=True)
         ]
         verdict = np.where(excess > 0, "contradicted", "consistent")
@@ -145,7 +145,7 @@ def seed_subset_bound(facts: pd.DataFrame) -> pd.DataFrame:
     off = (rows["value"] - rows["original"]).abs().to_numpy(float)
     excess = np.round(off - rounding - limit, 9)
     words = [
-        f"at most {x:.2f} from {o:g} (is {d / s:.1f} sd, bound {f:.3f} sd)"
+        f"within {x:.2f} of {o:g} (off by {d / s:.1f} sd, bound {f:.3f} sd)"
         for o, x, d, s, f in zip(rows["original"], limit, off, _deviation(rows), factor, strict=True)
     ]
     verdict = np.where(excess > 0, "too far for the same runs", "consistent")

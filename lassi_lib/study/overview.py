@@ -23,6 +23,11 @@ from lassi_lib.study.render import link, page, picture, table, title_of, write_p
 
 ORDER = ("demo", "celeba20k", "fairface", "shapes3d", "celeba", "celeba128")  # of profiles; then others
 PAPERS = {"merk2023": "Merk et al. 2023", "eccv2022": "ECCV 2022", "iclr2022": "ICLR 2022"}
+ABOUT = {  # what a finding of the audit is about
+    "number": "printed numbers cannot be, or are contradicted by another printed number or by the official labels:",
+    "comparison": "numbers of the reproduction are farther from the original's than it says, or than its seeds allow:",
+    "meaning": "numbers say less than they seem to:",
+}
 _COLOURS = {"supported": "good", "not supported": "bad", "failed": "bad"}
 _LEGEND = (
     '<p class="soft">A verdict follows from its table by a rule that was fixed before the run, and counts '
@@ -230,8 +235,9 @@ def _numbers(path: Path, fair: str) -> tuple[str, str]:
         return "", ""
     text = f"{', '.join(rates)}; {held}; {size}."
     if "constant_would_do" in t and t["constant_would_do"].any():
+        n = t["constant_would_do"].sum()
         text += (
-            f" In {t['constant_would_do'].sum()} pairs a constant classifier would be at least as accurate."
+            f" In {n} {'pair' if n == 1 else 'pairs'} a constant classifier would be at least as accurate."
         )
     return f"{rates[0]}; {held}", text
 
@@ -318,23 +324,28 @@ def _wrong(folders: list[Path]) -> str:
     for folder in folders:
         try:
             t = pd.read_csv(folder / "tables" / "10_ranked.csv")
-            tables[t["numbers"].sum()] = folder.name, t, t[t["sure"] == "certain"]
+            needed = ["finding", "about", "check", "source", "table", "at_fault", "not_above"]
+            tables[t["numbers"].sum()] = folder.name, t, t.loc[t["sure"] == "certain", needed]
         except (OSError, ValueError, KeyError):
             continue
     if not tables:
         return '<p class="soft">The audit has not run yet.</p>'
     profile, t, certain = tables[max(tables)]
-    lines = ""
-    for r in certain.itertuples():
-        said, where = (
-            str(r.finding).partition(" (at fault also by")[0],
-            f"{PAPERS.get(r.source, r.source)}, {r.table}",
-        )
-        lines += f'<li><b>{escape(where)}</b> <span class="soft">(check: {escape(str(r.check))})</span> '
-        lines += f"{escape(said)}</li>"
+    lists = ""
+    for about, words in ABOUT.items():
+        rows = certain[certain["about"] == about]
+        lines = ""
+        for r in rows.itertuples():
+            said = str(r.finding).partition(" (at fault also by")[0]
+            if r.not_above < r.at_fault:
+                said += f" ({r.at_fault - r.not_above} of the {r.at_fault} counted above)"
+            where = f"{PAPERS.get(r.source, r.source)}, {r.table}"
+            lines += f'<li><b>{escape(where)}</b> <span class="soft">(check: {escape(str(r.check))})</span> '
+            lines += f"{escape(said)}</li>"
+        if lines:
+            lists += f"<p>{rows['not_above'].sum()} {words}</p><ol>{lines}</ol>"
     more = f"{len(t) - len(certain)} further findings could be chance or have a harmless explanation; see"
-    lead = '<p class="soft">By arithmetic, by another printed number, or by the official labels; the audit says how each was judged:</p>'
-    return f"{lead}<ol>{lines}</ol><p>{more} {link(f'{profile}/10_audit.html', 'the audit')}.</p>"
+    return f"{lists}<p>{more} {link(f'{profile}/10_audit.html', 'the audit')}.</p>"
 
 
 def _evidence(folder: Path) -> str:

@@ -315,6 +315,9 @@ def test_the_ranked_list_puts_the_sure_before_the_unsure_and_the_large_before_th
     assert order.is_monotonic_increasing
     assert all(g["largest"].is_monotonic_decreasing for _, g in table.groupby("sure"))
     assert table["at_fault"].sum() == (rows["sure"] != "").sum()
+    wrong = table[(table["sure"] == "certain") & (table["about"] == "number")]
+    # 19 findings about 18 numbers, as the verdict counts them: one cell of Table 8 fails two checks
+    assert (wrong["at_fault"].sum(), wrong["not_above"].sum()) == (18 + 1, 18)
     eight = table[table["check"] == "Table 8, labels"].iloc[0]
     assert eight["at_fault"] == 16 and "Wearing_Necklace / Big_Lips" in eight["finding"]
     interval = table[table["check"] == "prediction interval"].iloc[0]

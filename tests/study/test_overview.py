@@ -72,6 +72,9 @@ def results(tmp_path):
         "source": ["merk2023"] * 2,
         "table": ["Table 1"] * 2,
         "numbers": [9, 9],
+        "about": ["number", "comparison"],
+        "at_fault": [1, 2],
+        "not_above": [1, 2],
     }
     pd.DataFrame(findings).to_csv(good / "tables" / "10_ranked.csv", index=False)
     failed = {"status": "failed", "error": HOSTILE}
@@ -138,7 +141,7 @@ def test_a_verdict_comes_with_its_numbers_minutes_and_page(page):
         "Two pairs fail.",
         "81.2 to 93.0 % certified (Naive 0.0 to 1.0), 70.0 to 72.0 % accurate (Naive 71.0)",
         "0 of 2 pairs supported, as trained 1, 0 beyond a constant classifier; 2 seeds, 1,050 test images.",
-        "In 1 pairs a constant classifier",
+        "In 1 pair a constant classifier",
         "2.3 minutes",
     ):
         assert words in said.text
@@ -163,6 +166,7 @@ def test_what_is_wrong_is_listed_and_the_rest_counted(page):
     assert [li.text for li in wrong.find_all("li")] == [
         "Merk et al. 2023, Table 1 (check: <sum>) 1 of 9 <b>odd</b>"
     ]
+    assert wrong.find_previous("p").text.startswith("1 printed numbers cannot be")
     assert "1 further findings" in wrong.find_next("p").text
 
 
