@@ -20,12 +20,12 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-from scipy import special, stats
 
 from lassi_lib.errors import StudyError
 from lassi_lib.study import vectors
 from lassi_lib.study.associations import associations, celeba_associations
 from lassi_lib.study.published import published
+from lassi_lib.study.rankings import POWER, RankCorrelation, correlate, rank_correlation
 from lassi_lib.study.statistics import EXPERIMENT, outcomes, parts_of
 from lassi_lib.study.study import Study
 from lassi_lib.study.verdicts import Verdict, worst_of
@@ -42,7 +42,6 @@ FITTED = [
     "slope", "slope_low", "slope_high", "slope_boot_low", "slope_boot_high", "vif", "r2_alone", "r2_lost",
     "model_r2", "model_left_out_r2",
 ]  # fmt: skip
-_POWER = 0.8  # what a study is customarily asked for
 
 
 def own_associations(study: Study, attributes: Iterable[str], tasks: Iterable[str]) -> pd.DataFrame:
@@ -75,15 +74,15 @@ def published_outliers_text(table: pd.DataFrame, confidence: float = 0.95) -> st
     """Say whether the labels set the two least fair pairs of `published_outliers` apart from the others."""
     said = []
     for name, x in (("|phi|", table["phi"].abs()), ("the ratio", table["ratio"])):
-        rho, n = rank_correlation(x, table["printed_fairness"]), len(table)
-        low, high = spearman_interval(rho, n, confidence)
+        found = correlate(x, table["printed_fairness"], table["sensitive"], table["task"])
+        low, high = found.interval(confidence)
         others = table[(x >= x[:2].min()) & (table.index >= 2)]
         words = [
             f"{r.task}/{r.sensitive} ({x[r.Index]:.2f}, {r.printed_fairness:g} %)"
             for r in others.itertuples()
         ]
         said.append(
-            f"Over {n} printed pairs {name} and certified fairness have a rank correlation of {rho:.2f} "
+            f"Over {len(table)} printed pairs {name} and certified fairness have a rank correlation of {found.rho:.2f} "
             f"[{low:.2f}, {high:.2f}]. The least fair two have {x[0]:.2f} and {x[1]:.2f}; as much have, and are "
             f"certified all the same: {', '.join(words) or 'no others'}."
         )
@@ -138,16 +137,6 @@ def pair_means(table: pd.DataFrame) -> pd.DataFrame:
     return out.assign(ratio=np.exp(out["log_ratio"])).reset_index()
 
 
-def spearman_interval(rho: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the interval of a rank correlation of n pairs (Bonett & Wright 2000); NaN for n < 4."""
-    if n < 4 or np.isnan(rho):
-        return np.nan, np.nan
-    highest = 1 - 6 / (n * (n**2 - 1))  # half a step below 1, whose Fisher z is infinite
-    r = np.clip(rho, -highest, highest)
-    margin = -special.ndtri((1 - confidence) / 2) * np.sqrt((1 + r**2 / 2) / (n - 3))
-    return float(np.tanh(np.arctanh(r) - margin)), float(np.tanh(np.arctanh(r) + margin))
-
-
 def hardest_text(
     table: pd.DataFrame, method: str = "LASSI", lowest: int = 2, confidence: float = 0.95
 ) -> str:
@@ -158,34 +147,18 @@ def hardest_text(
     """
     own = table[(table["method"] == method) & table["merk_certified_fairness"].notna()]
     ours, theirs = own["certified_fairness"], own["merk_certified_fairness"]
-    rho = rank_correlation(ours, theirs)
-    if np.isnan(rho):
+    found = correlate(ours, theirs, own["sensitive"], own["task"])
+    if np.isnan(found.rho):
         return f"{len(own)} pairs with a published value: too few, or too much alike, to say which are hard."
-    low, high = spearman_interval(rho, len(own), confidence)
+    low, high = found.interval(confidence)
     names = own["task"] + "/" + own["sensitive"]
     hardest = [
         ", ".join(f"{names[i]} {v[i]:.1f} %" for i in v.nsmallest(lowest).index) for v in (theirs, ours)
     ]
     return (
-        f"{method}'s certified fairness of {len(own)} pairs, published and ours: rank correlation {rho:.2f} "
+        f"{method}'s certified fairness of {len(own)} pairs, published and ours: rank correlation {found.rho:.2f} "
         f"[{low:.2f}, {high:.2f}]. Hardest as published: {hardest[0]}; here: {hardest[1]}."
     )
-
-
-def detectable_correlation(n: int, confidence: float = 0.95) -> float:
-    """Return the rank correlation that n pairs would find in 80 % of repetitions (Fieller et al. 1957)."""
-    if n < 4:
-        return 1.0
-    quantiles = -special.ndtri((1 - confidence) / 2) + special.ndtri(_POWER)
-    return float(np.tanh(quantiles * np.sqrt(1.06 / (n - 3))))
-
-
-def rank_correlation(x, y) -> float:
-    """Return Spearman's rho, NaN where a variable is constant or there are fewer than four values."""
-    if len(x) < 4:
-        return np.nan
-    x, y = stats.rankdata(x), stats.rankdata(y)
-    return float(np.corrcoef(x, y)[0, 1]) if np.ptp(x) and np.ptp(y) else np.nan
 
 
 def left_out_r2(X: np.ndarray, y: np.ndarray) -> float:
@@ -209,9 +182,11 @@ def regress(
 
     The outcome is 'log_ratio', 'log_d_cs' or 'log_d_rs'; pairs whose outcome or predictor is not finite are
     left out. Intervals are not adjusted for the number of predictors; `draws` are the bootstrap's, over pairs.
+    Those of rank correlations allow for shared attributes and tasks (`rankings`), those of slopes do not.
 
     One row per method and predictor: outcome, explanation, n_pairs, left_out, n_values (distinct
-    values of the predictor: few where it belongs to the attribute alone), spearman with interval,
+    values of the predictor: few where it belongs to the attribute alone), spearman with interval, and the
+    spearman_variance of its Fisher z with spearman_freedom, from which other levels follow;
     spearman_in_tasks (of differences from each task's mean), slope (change of the logarithm per
     standard deviation, all predictors in one least-squares model) with HC3 interval, slope_boot_low
     and _high, vif, r2_alone and r2_lost (leave-one-pair-out R2 of this predictor alone, and what the
@@ -225,17 +200,21 @@ def regress(
 
 def _regress_one(means: pd.DataFrame, outcome: str, confidence: float, draws: int) -> pd.DataFrame:
     names, tail = list(PREDICTORS), (1 - confidence) / 2
-    used = means.loc[np.isfinite(means[[outcome, *names]].to_numpy(float)).all(1), ["task", outcome, *names]]
-    tasks = used[used.groupby("task")["task"].transform("size") > 1].groupby("task")
-    inside = (used.drop(columns="task") - tasks.transform("mean")).dropna().round(12)
+    used = means.loc[np.isfinite(means[[outcome, *names]].to_numpy(float)).all(1)]
+    tasks = used[used.groupby("task")["task"].transform("size") > 1].groupby("task")[[outcome, *names]]
+    inside = (used[[outcome, *names]] - tasks.transform("mean")).dropna().round(12)
     y, x, n, k = used[outcome].to_numpy(float), used[names].to_numpy(float), len(used), len(names)
     explanations = np.array([PREDICTORS[name][0] for name in names])
     table = pd.DataFrame({"outcome": outcome, "method": "", "explanation": explanations, "predictor": names})
     table["n_pairs"], table["left_out"] = n, len(means) - n
     table["n_values"] = used[names].nunique().to_numpy()
-    table["spearman"] = [rank_correlation(used[name], y) for name in names]
-    ends = [spearman_interval(rho, n, confidence) for rho in table["spearman"]]
-    table["spearman_low"], table["spearman_high"] = np.transpose(ends)
+    found = [correlate(used[name], y, used["sensitive"], used["task"]) for name in names]
+    table["spearman"] = [c.rho for c in found]
+    table["spearman_low"], table["spearman_high"] = np.transpose([c.interval(confidence) for c in found])
+    table["spearman_variance"], table["spearman_freedom"] = (
+        [c.variance for c in found],
+        [c.freedom for c in found],
+    )
     table["spearman_in_tasks"] = [rank_correlation(inside[name], inside[outcome]) for name in names]
     table[FITTED] = np.nan
     if n < k + 3 or (x.std(0) == 0).any():
@@ -290,7 +269,9 @@ def explanations_verdict(
     level, n, table = 1 - (1 - confidence) / len(part), int(part["n_pairs"].iloc[0]), []
     for explanation, own in part.groupby("explanation", sort=False):
         sign = np.array([PREDICTORS[p][1] for p in own["predictor"]])
-        towards = [spearman_interval(s * r, n, level) for s, r in zip(sign, own["spearman"], strict=True)]
+        towards = [
+            sorted(s * end for end in c.interval(level)) for s, c in zip(sign, _found(own), strict=True)
+        ]
         low, high = np.array(towards).T
         lost, outcome = own["r2_lost"].iloc[0], "inconclusive"
         if (low > 0).any() and lost >= min_r2:
@@ -309,8 +290,9 @@ def explanations_verdict(
         "rank correlation with d_cs / d_rs has the expected sign, its interval leaves out 0, and without the "
         f"explanation the model loses at least {min_r2:g} of R2 on left-out pairs; not supported when all its "
         f"intervals stay below {min_correlation:g}; else inconclusive ({100 * confidence:g} %, Bonferroni over "
-        f"{len(part)} predictors). Power: of {n} pairs, {100 * _POWER:g} % of repetitions would find a rank "
-        f"correlation of {detectable_correlation(n, level):.2f}, fewer a weaker one. "
+        f"{len(part)} predictors; intervals allow for what pairs of one attribute or one task share). Power: with "
+        f"intervals as wide as the narrowest here, {100 * POWER:g} % of repetitions would find a rank correlation "
+        f"of {min(c.detectable(level) for c in _found(part)):.2f}, fewer a weaker one. "
     )
     text += (
         f"All predictors together: R2 {r2:.2f} on left-out pairs."
@@ -318,6 +300,11 @@ def explanations_verdict(
         else "Too few pairs for a model."
     )
     return Verdict(worst_of(row["outcome"] for row in table), text, pd.DataFrame(table))
+
+
+def _found(fits: pd.DataFrame) -> list[RankCorrelation]:
+    columns = ("spearman", "spearman_variance", "spearman_freedom")
+    return [RankCorrelation(*values) for values in fits[[*columns]].to_numpy(float)]
 
 
 def combined_verdict(regression: Verdict, experiment: Verdict) -> Verdict:

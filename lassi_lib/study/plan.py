@@ -135,8 +135,9 @@ def describe(study: Study, steps: list[Step], again: Iterable[Step] = ()) -> str
         total, unknown = total + minutes, unknown or bool(left and seconds is None)
         known = f"about {minutes:.1f} min" if seconds is not None or not left else "minutes not known yet"
         lines.append(f"  {verb} {mode}".ljust(34) + f"{len(own):5d} stages, {left:5d} to compute, {known}")
-    more = " and what is not known yet" if unknown else ""
-    return "\n".join([*lines, f"  in all about {total:.0f} min on one process{more}"])
+    known = f"about {total:.0f} min on one process" if total or not unknown else "minutes not known yet"
+    more = ", and what is not known yet" if total and unknown else ""
+    return "\n".join([*lines, f"  in all {known}{more}"])
 
 
 def expected_seconds(study: Study, steps: Iterable[Step]) -> dict[str, float | None]:

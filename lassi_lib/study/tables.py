@@ -41,6 +41,7 @@ FORMATS = {
     **dict.fromkeys(
         ("spearman", "spearman_in_tasks", "slope", "slope_boot_low", "slope_boot_high", "vif"), ".2f"
     ),
+    **dict.fromkeys(("spearman_variance", "spearman_freedom"), ".3g"),
     **dict.fromkeys(("r2_alone", "r2_lost", "model_r2", "model_left_out_r2"), ".2f"),
 }
 
