@@ -142,13 +142,13 @@ class StageCache:
                 _delete(self.folder(stage))
         self._verified.discard(self.folder(stage))
 
-    def seconds(self, name: str) -> list[tuple[dict[str, Any], float]]:
-        """Return parameters and seconds of every kept stage of a name whose record can be read."""
+    def seconds(self, name: str) -> list[tuple[dict[str, Any], list[str], float]]:
+        """Return parameters, parents and seconds of every kept stage of a name whose record can be read."""
         found = []
         for path in self.root.glob(f"{name}/*/stage.json"):
             with suppress(*_UNREADABLE):
                 record = json.loads(path.read_text())
-                found.append((dict(record["params"]), float(record["seconds"])))
+                found.append((dict(record["params"]), list(record["parents"]), float(record["seconds"])))
         return found
 
     def record(self, stage: Stage) -> dict[str, Any]:

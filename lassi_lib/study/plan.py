@@ -121,7 +121,7 @@ def following(steps: list[Step], verb: str) -> list[Step]:
 def describe(study: Study, steps: list[Step], again: Iterable[Step] = ()) -> str:
     """Return the plan in words: per kind of stage how many are kept and how long the others may take.
 
-    Minutes are the median of what stages of the same kind took that this cache holds, on one process.
+    Minutes are those of `expected_seconds`, on one process.
     """
     todo = {step.stage.key for step in [*missing(study, steps), *again]}
     kinds: dict[tuple[str, str], list[Step]] = {}
@@ -129,26 +129,43 @@ def describe(study: Study, steps: list[Step], again: Iterable[Step] = ()) -> str
         kinds.setdefault(_kind(step), []).append(step)
     expected, lines, total, unknown = expected_seconds(study, steps), [], 0.0, False
     for (verb, mode), own in kinds.items():
-        left = sum(step.stage.key in todo for step in own)
-        seconds = expected[own[0].stage.key]
-        minutes = left * (seconds or 0.0) / 60
-        total, unknown = total + minutes, unknown or bool(left and seconds is None)
-        known = f"about {minutes:.1f} min" if seconds is not None or not left else "minutes not known yet"
-        lines.append(f"  {verb} {mode}".ljust(34) + f"{len(own):5d} stages, {left:5d} to compute, {known}")
+        left = [expected[step.stage.key] for step in own if step.stage.key in todo]
+        minutes, guessed = sum(filter(None, left)) / 60, None in left
+        total, unknown = total + minutes, unknown or guessed
+        known = "minutes not known yet" if guessed and not minutes else f"about {minutes:.1f} min"
+        known += " and what is not known yet" if guessed and minutes else ""
+        lines.append(
+            f"  {verb} {mode}".ljust(34) + f"{len(own):5d} stages, {len(left):5d} to compute, {known}"
+        )
     known = f"about {total:.0f} min on one process" if total or not unknown else "minutes not known yet"
     more = ", and what is not known yet" if total and unknown else ""
     return "\n".join([*lines, f"  in all {known}{more}"])
 
 
 def expected_seconds(study: Study, steps: Iterable[Step]) -> dict[str, float | None]:
-    """Return, by the steps' keys, the median of what the kept stages of their kind took (None: not known)."""
-    kinds = {_kind(step): step.stage.name for step in steps}
-    took = {name: study.cache.seconds(name) for name in set(kinds.values())}
-    typical = {}
-    for (verb, mode), name in kinds.items():
-        seconds = [s for p, s in took[name] if not mode or p.get("mode", "monte_carlo") == mode]
-        typical[verb, mode] = median(seconds) if seconds else None
-    return {step.stage.key: typical[_kind(step)] for step in steps}
+    """Return, by the steps' keys, the median of what the kept stages most like each took (None: not known).
+
+    Alike are stages of one kind on the same data (a parent in common, or else the same parameters), with as
+    many parents (more attributes take longer) and as many equal parameters as can be had.
+    """
+    took = {name: study.cache.seconds(name) for name in {step.stage.name for step in steps}}
+    return {step.stage.key: _typical(step, took[step.stage.name]) for step in steps}
+
+
+def _typical(step: Step, took: Iterable[tuple[dict, list[str], float]]) -> float | None:
+    stage, alike = step.stage, {}
+    own = {name: value for name, value in stage.params.items() if name != "seed"}
+    for params, parents, seconds in took:
+        if step.verb == "certificates" and params.get("mode", "monte_carlo") != step.args[1].mode:
+            continue
+        common, equal = (
+            len(set(parents) & set(stage.parents)),
+            sum(params.get(k) == v for k, v in own.items()),
+        )
+        # a classifier's one parent is an encoder that nothing else shares
+        if common or len(stage.parents) == 1 or equal == len(own):
+            alike.setdefault((len(parents) == len(stage.parents), common, equal), []).append(seconds)
+    return median(alike[max(alike)]) if alike else None
 
 
 def _kind(step: Step) -> tuple[str, str]:

@@ -13,7 +13,16 @@ from lassi_lib.study.batch import _durations
 from lassi_lib.study.experiment import Experiment, Question, experiments_of
 from lassi_lib.study.ground_truth import true_answers
 from lassi_lib.study.params import load_notebook_params, load_pipeline
-from lassi_lib.study.plan import OTHER, compute, describe, following, missing, steps_of, steps_of_notebooks
+from lassi_lib.study.plan import (
+    OTHER,
+    compute,
+    describe,
+    expected_seconds,
+    following,
+    missing,
+    steps_of,
+    steps_of_notebooks,
+)
 from lassi_lib.study.study import Study
 
 
@@ -96,6 +105,29 @@ def test_the_plan_says_what_is_kept_and_how_long_the_rest_may_take(study):
     again = following(steps, "encoder")
     assert re.search(r"encoder +1 stages, +1 to compute, about", describe(study, steps, again))
     assert "in all about" in text
+
+
+def test_minutes_are_those_of_the_stages_most_alike(study, monkeypatch):
+    step = steps_of(study, [(experiment("LASSI", sensitive=("Young", "Pale_Skin")), Question())])[-1]
+    own, parents = step.stage.params, list(step.stage.parents)
+    other_data, shared = ["x"] * len(parents), parents[:1]
+    records = [
+        ({**own, "seed": 5}, [*shared, *["x"] * (len(parents) - 1)], 10.0),
+        ({**own, "seed": 6}, [*shared, *["x"] * (len(parents) - 1)], 14.0),
+        ({**own, "n_votes": 5}, [*shared, *["x"] * (len(parents) - 1)], 70.0),  # another size
+        ({**own, "seed": 5}, [*shared, "x"], 3.0),  # fewer attributes
+        ({**own, "seed": 5, "mode": "exact_decision"}, parents, 1.0),
+        ({**own, "n_votes": 5}, other_data, 0.5),  # another profile's
+    ]
+
+    def expected(records):
+        monkeypatch.setattr(study.cache, "seconds", lambda name: records)
+        return expected_seconds(study, [step])[step.stage.key]
+
+    assert expected(records) == 12.0
+    assert (expected(records[2:]), expected(records[3:]), expected(records[4:])) == (70.0, 3.0, None)
+    assert expected(records[5:]) is None  # another data set's minutes say nothing
+    assert "minutes not known yet" in describe(study, [step]) and "in all minutes" in describe(study, [step])
 
 
 def test_notebooks_with_stages_of_their_own_find_them_planned(tmp_path):
