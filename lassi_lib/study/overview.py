@@ -338,7 +338,7 @@ def _wrong(folders: list[Path]) -> str:
         for r in rows.itertuples():
             said = str(r.finding).partition(" (at fault also by")[0]
             if r.not_above < r.at_fault:
-                said += f" ({r.at_fault - r.not_above} of the {r.at_fault} counted above)"
+                said += f" ({f'{r.at_fault - r.not_above} of them ' if r.not_above else ''}counted above)"
             where = f"{PAPERS.get(r.source, r.source)}, {r.table}"
             lines += f'<li><b>{escape(where)}</b> <span class="soft">(check: {escape(str(r.check))})</span> '
             lines += f"{escape(said)}</li>"
