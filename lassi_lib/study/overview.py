@@ -28,11 +28,23 @@ ABOUT = {  # what a finding of the audit is about
     "comparison": "numbers of the reproduction are farther from the original's than it says, or than its seeds allow:",
     "meaning": "numbers say less than they seem to:",
 }
+CLAIM_1 = {  # columns of tables/01_verdict.md -> their names in the table over all profiles
+    "task": "task",
+    "sensitive": "sensitive",
+    "seeds": "seeds",
+    "certified fairness": "certified LASSI",
+    "certified fairness baseline": "Naive",
+    "fairness gain": "gain",
+    "accuracy loss": "accuracy loss",
+    "constant would do": "constant would do",
+    "outcome": "outcome",
+    "outcome these models": "as trained",
+}
 _COLOURS = {"supported": "good", "not supported": "bad", "failed": "bad"}
 _LEGEND = (
     '<p class="soft">A verdict follows from its table by a rule that was fixed before the run, and counts '
     "that other training seeds would have given other models: with two or three seeds little can be shown "
-    "but a large and steady effect, hence <b>inconclusive</b>. <b>As trained</b> counts the pairs that "
+    "but a large and steady effect, and with one nothing, hence <b>inconclusive</b>. <b>As trained</b> counts the pairs that "
     "fulfil the rule when the models are taken as they are and only the test faces vary. <b>Stale</b>: code "
     "or settings have changed since the run. <b>Not asked here</b>: the profile has no such notebook; <b>not "
     "run</b>: it has one, without a result.</p>"
@@ -222,13 +234,10 @@ def _numbers(path: Path, fair: str) -> tuple[str, str]:
         for word, column in ((fair, "certified_fairness"), ("accurate", "accuracy")):
             base = f" (Naive {span(t[f'{column}_baseline'])})" if f"{column}_baseline" in t else ""
             rates.append(f"{span(t[column])} % {word}{base}")
-        alone = t["outcome_these_models"] == "supported"
-        held = f"{alone.sum()} of {len(t)} pairs as trained"
+        held = f"of {len(t)} pairs "
         if (t["n_seeds"] > 1).all():
-            sure = (t["outcome"] == "supported").sum()
-            held = f"{sure} of {len(t)} pairs supported, as trained {alone.sum()}"
-        if "constant_would_do" in t and (beyond := (alone & ~t["constant_would_do"]).sum()) < alone.sum():
-            held += f", {beyond} beyond a constant classifier"
+            held += f"{_counted(t, 'outcome')}; "
+        held += f"as trained {_counted(t, 'outcome_these_models')}"
         seeds = "1 seed" if (t["n_seeds"] == 1).all() else f"{span(t['n_seeds'], 0)} seeds"
         size = f"{seeds}, {span(t['n_points'], 0)} test images"
     except (OSError, ValueError, KeyError, TypeError):  # no such table, or one of another kind
@@ -242,13 +251,24 @@ def _numbers(path: Path, fair: str) -> tuple[str, str]:
     return f"{rates[0]}; {held}", text
 
 
+def _counted(t: pd.DataFrame, column: str) -> str:
+    """Return how many pairs a column calls supported, and not supported where there are such."""
+    good, bad = t[column] == "supported", (t[column] == "not supported").sum()
+    text = f"{good.sum()} supported"
+    if column == "outcome_these_models" and "constant_would_do" in t:
+        beyond = (good & ~t["constant_would_do"]).sum()
+        text += f", {beyond} beyond a constant classifier" if beyond < good.sum() else ""
+    return text + (f", {bad} not supported" if bad else "")
+
+
 # ---- the page -------------------------------------------------------------------------------------
 
 
 def write_overview(results: str | Path) -> Path:
     """Write results/index.html over the folders results/<profile> and return its path.
 
-    Its first table is written to results/overview.md too.
+    Its first table is written to results/overview.md too, and claim 1's pairs of all profiles to
+    results/claim_1.md.
     """
     results = Path(results)
     folders = [p.parent for p in results.glob("[!.]*/run.json") if read_json(p).get("notebooks")]
@@ -268,6 +288,7 @@ def write_overview(results: str | Path) -> Path:
     )
     write_page(results / "index.html", page("LASSI reproducibility study", body))
     (results / "overview.md").write_text(_glance_md(folders, found, asked))
+    (results / "claim_1.md").write_text(_claim_1_md(folders))
     return results / "index.html"
 
 
@@ -277,6 +298,18 @@ def _glance_md(folders: list[Path], found: dict[str, list[Finding]], asked: dict
         cells = [f.outcome + (f" ({f.held})" if f.held else "") for f in found[number]]
         cells = [cell + (" (stale)" if f.stale else "") for cell, f in zip(cells, found[number], strict=True)]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _claim_1_md(folders: list[Path]) -> str:
+    """Return every profile's verdicts on claim 1 in one table: some columns of its tables/01_verdict.md."""
+    lines = ["| profile | " + " | ".join(CLAIM_1.values()) + " |", "|---" * (len(CLAIM_1) + 1) + "|"]
+    for folder in folders:
+        with suppress(OSError, ValueError):  # no such table, or one of another kind
+            text = (folder / "tables" / "01_verdict.md").read_text(encoding="utf-8")
+            head, _, *rows = ([cell.strip() for cell in x.strip("|").split("|")] for x in text.splitlines())
+            shown = [head.index(column) for column in CLAIM_1]
+            lines += [f"| {folder.name} | " + " | ".join(row[i] for i in shown) + " |" for row in rows]
     return "\n".join(lines) + "\n"
 
 

@@ -11,7 +11,7 @@ from bs4 import BeautifulSoup
 
 from lassi_lib.errors import StudyError
 from lassi_lib.study import batch, params, record
-from lassi_lib.study.overview import SENTENCES, finding, span, titles, write_overview
+from lassi_lib.study.overview import CLAIM_1, SENTENCES, finding, span, titles, write_overview
 from lassi_lib.study.published import published
 from lassi_lib.study.results import save_verdict
 
@@ -129,9 +129,23 @@ def test_the_first_table_is_kept_in_words_for_the_readme(results, page):
     assert len({line.count("|") for line in lines}) == 1
     claim = next(line for line in lines if line.startswith("| Claim 1"))
     assert (
-        "not supported (81.2 to 93.0 % certified (Naive 0.0 to 1.0); 0 of 2 pairs supported, as trained 1, 0 beyond a constant classifier)"
+        "not supported (81.2 to 93.0 % certified (Naive 0.0 to 1.0); of 2 pairs 0 supported; as trained 1 supported, 0 beyond a constant classifier)"
         in claim
     )
+
+
+def test_claim_1s_pairs_of_all_profiles_stand_in_one_table(results):
+    names = list(CLAIM_1)
+    for profile in results.glob("*/run.json"):
+        tables = profile.parent / "tables"
+        tables.mkdir(exist_ok=True)
+        rows = [["extra", *names], ["---"] * (len(names) + 1), ["x", *(f"{n} 1" for n in names)]]
+        (tables / "01_verdict.md").write_text("".join(f"| {' | '.join(row)} |\n" for row in rows))
+    (results / "good" / "tables" / "01_verdict.md").write_text("| task |\n| --- |\n| of another kind |\n")
+    write_overview(results)
+    head, _, *lines = (results / "claim_1.md").read_text().splitlines()
+    assert head == f"| profile | {' | '.join(CLAIM_1.values())} |"
+    assert lines == [f"| bad <&> #1 | {' | '.join(f'{n} 1' for n in names)} |"]
 
 
 def test_a_verdict_comes_with_its_numbers_minutes_and_page(page):
@@ -140,7 +154,7 @@ def test_a_verdict_comes_with_its_numbers_minutes_and_page(page):
     for words in (
         "Two pairs fail.",
         "81.2 to 93.0 % certified (Naive 0.0 to 1.0), 70.0 to 72.0 % accurate (Naive 71.0)",
-        "0 of 2 pairs supported, as trained 1, 0 beyond a constant classifier; 2 seeds, 1,050 test images.",
+        "of 2 pairs 0 supported; as trained 1 supported, 0 beyond a constant classifier; 2 seeds, 1,050 test images.",
         "In 1 pair a constant classifier",
         "2.3 minutes",
     ):
@@ -149,7 +163,7 @@ def test_a_verdict_comes_with_its_numbers_minutes_and_page(page):
     image = page.select_one("#q01 img")
     assert (image["src"], image["alt"]) == ("good/figures/f.png", "Bars of two pairs (good)")
     assert not page.select("#q10 img")  # its picture is lost
-    assert "0 of 2 pairs supported, as trained 1" in page.table.text
+    assert "of 2 pairs 0 supported; as trained 1 supported" in page.table.text
 
 
 def test_failed_missing_and_hostile_results_are_shown_as_what_they_are(page):
@@ -277,6 +291,17 @@ def test_one_seed_is_said_whatever_the_verdicts_table_holds(results):
     table = results / "good" / "tables" / "01_verdict.csv"
     pd.read_csv(table).assign(n_seeds=1).to_csv(table, index=False)
     assert finding(results / "good", "01").held == (
-        "81.2 to 93.0 % certified (Naive 0.0 to 1.0); 1 of 2 pairs as trained, 0 beyond a constant classifier, one seed"
+        "81.2 to 93.0 % certified (Naive 0.0 to 1.0); of 2 pairs as trained 1 supported, 0 beyond a constant classifier, one seed"
     )
     assert finding(results / "good", "10").held == "one seed"
+
+
+def test_pairs_that_are_not_supported_are_counted_too(results):
+    table = results / "good" / "tables" / "01_verdict.csv"
+    kept = pd.read_csv(table)
+    kept.assign(outcome_these_models="not supported").to_csv(table, index=False)
+    assert finding(results / "good", "01").held.endswith(
+        "of 2 pairs 0 supported; as trained 0 supported, 2 not supported"
+    )
+    kept.assign(outcome=["supported", "not supported"]).to_csv(table, index=False)
+    assert "of 2 pairs 1 supported, 1 not supported; as trained 1" in finding(results / "good", "01").held
