@@ -15,7 +15,7 @@ from matplotlib.patches import Circle
 from lassi_lib.display.faces import face_rows
 from lassi_lib.display.style import StudyFigure, class_name, colours_of, words
 
-_BELOW, _ABOVE = (0, 114, 178), (230, 159, 0)  # Okabe & Ito's blue and orange
+OUT_OF_RANGE = (0, 114, 178), (230, 159, 0)  # below and above: Okabe & Ito's blue and orange
 _FULL = 0.25  # a difference of a quarter of the range has the fullest colour
 MODE_WORDS = {
     "monte_carlo": "Monte Carlo",
@@ -55,8 +55,8 @@ def _bytes(values: np.ndarray) -> np.ndarray:
 def _marked(images: np.ndarray) -> np.ndarray:
     """Return faded faces [n, 3, S, S] with the pixels that leave the range in full colour."""
     faded = np.repeat(_bytes(0.8 + 0.2 * (images + 0.5).clip(0, 1)).mean(1, keepdims=True), 3, axis=1)
-    for colour, lost in ((_BELOW, (images < -0.5).any(1)), (_ABOVE, (images > 0.5).any(1))):
-        faded = np.where(lost[:, None], np.array(colour)[:, None, None], faded)
+    for colour, lost in zip(OUT_OF_RANGE, (images < -0.5, images > 0.5), strict=True):
+        faded = np.where(lost.any(1, keepdims=True), np.array(colour)[:, None, None], faded)
     return faded.astype(np.uint8)
 
 

@@ -53,9 +53,7 @@ class Picture(anywidget.AnyWidget):
     def show(self, figure: StudyFigure, alt: str) -> None:
         """Show a figure, and say what is seen on it."""
         figure.alt = alt
-        (data, _), self._figure = figure._repr_mimebundle_(), figure
-        kind, content = next((k, v) for k, v in data.items() if k.startswith("image/"))
-        content = content if isinstance(content, bytes) else content.encode()
+        (kind, content), self._figure = figure.encoded(quick=True), figure
         with self.hold_sync():
             self.src = f"data:{kind};base64,{base64.b64encode(content).decode()}"
             self.alt = alt

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -35,13 +36,17 @@ class StudyFigure(Figure):
         """Put the legend above all panels."""
         return self.legend(handles, names, loc="outside upper center", ncols=ncols, frameon=False, **look)
 
-    def _repr_mimebundle_(self, **_: Any) -> tuple[dict, dict]:
+    def encoded(self, quick: bool = False) -> tuple[str, bytes]:
+        """Return media type and content: small SVG, else PNG; `quick` has the same pixels in more bytes."""
         svg = b"" if has_images(self) else _render(self, "svg")
         if 0 < len(svg) <= _MAX_SVG:
-            kind, content = "image/svg+xml", svg.decode()
-        else:
-            kind, content = "image/png", _render(self, "png")
-        return {kind: content, "text/plain": self.alt or "A figure"}, {"alt": self.alt}
+            return "image/svg+xml", svg
+        return "image/png", _quick_png(self) if quick else _render(self, "png")
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict, dict]:
+        kind, content = self.encoded()
+        shown = content.decode() if kind == "image/svg+xml" else content
+        return {kind: shown, "text/plain": self.alt or "A figure"}, {"alt": self.alt}
 
 
 def use_style() -> None:
@@ -130,4 +135,15 @@ def _render(figure: Figure, kind: str) -> bytes:
     if kind == "png":  # opaque, so a tenth of the bytes can go
         opaque, content = Image.open(content).convert("RGB"), io.BytesIO()
         opaque.save(content, "PNG", optimize=True, dpi=(DPI, DPI))
+    return content.getvalue()
+
+
+def _quick_png(figure: Figure) -> bytes:
+    """Draw once and encode once: a widget's picture is looked at for a moment, its size is no matter."""
+    figure.set_dpi(DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    opaque = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
+    content = io.BytesIO()
+    opaque.save(content, "PNG", compress_level=1)
     return content.getvalue()

@@ -3,6 +3,7 @@
 import io
 import time
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 import pytest
@@ -77,13 +78,24 @@ def test_glow_explorer(tiny_study):
         glow_explorer(tiny_study, [])
 
 
+def cpu_seconds(act, values):
+    """Median and mean of the process's CPU time: other work on the machine lengthens wall time, not the explorer."""
+    seconds = []
+    for value in values:
+        start = time.process_time()
+        act(value)
+        seconds.append(time.process_time() - start)
+    return np.median(seconds), np.mean(seconds)
+
+
 def test_a_frame_is_shown_in_a_tenth_of_a_second(tiny_study):
-    explorer, seconds = glow_explorer(tiny_study, ["Young"]), []
-    for _, t in explorer.sliders["Young"].options[:16]:
-        start = time.perf_counter()
-        explorer.sliders["Young"].value = t
-        seconds.append(time.perf_counter() - start)
-    assert sorted(seconds)[2] < 0.1  # of a few: other work on the machine is not the explorer's
+    explorer = glow_explorer(tiny_study, ["Young"])
+    slider = explorer.sliders["Young"]
+    steps = [t for _, t in slider.options if t]
+    sweeps = (steps[:20], steps[20:])  # every step is a new one; a loaded machine gets a second chance
+    found = [cpu_seconds(partial(setattr, slider, "value"), sweep) for sweep in sweeps]
+    median, mean = np.min(found, axis=0)  # the mean counts the steps that decode their neighbours, too
+    assert median < 0.1 and mean < 0.1, found
 
 
 def test_an_own_image_is_shown_and_not_kept(tiny_study):

@@ -1,12 +1,18 @@
 """Saving: equal data gives equal bytes, lines become SVG and PNG, pictures PNG alone."""
 
+import io
+from itertools import combinations
+
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgb
+from PIL import Image
 
 from lassi_lib.display.certificates import history_curve
+from lassi_lib.display.explore import OUT_OF_RANGE
 from lassi_lib.display.faces import montage
 from lassi_lib.display.style import (
     METHOD_COLOURS,
@@ -51,10 +57,25 @@ def test_a_figure_shows_itself_with_its_alt_text(tmp_path):
     assert data["image/png"].startswith(b"\x89PNG") and "image/svg+xml" not in data
 
 
+def large():
+    figure = StudyFigure(figsize=(5.03, 3.27), dpi=90, layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(*np.random.default_rng(0).random((2, 5000)), alpha=0.5)
+    axes.set_title("many points")
+    return figure
+
+
 def test_a_large_drawing_is_shown_as_png():
-    figure = StudyFigure()
-    figure.subplots().scatter(*np.random.default_rng(0).random((2, 5000)))
-    assert list(figure._repr_mimebundle_()[0]) == ["image/png", "text/plain"]
+    assert list(large()._repr_mimebundle_()[0]) == ["image/png", "text/plain"]
+
+
+@pytest.mark.parametrize("make", [large, lambda: montage(FACES, 2, list("abcd"))])
+def test_a_widget_s_picture_has_the_saved_one_s_pixels(make):
+    (kind, quick), (_, saved) = make().encoded(quick=True), make().encoded()
+    assert kind == "image/png" and quick != saved
+    quick, saved = (Image.open(io.BytesIO(content)) for content in (quick, saved))
+    assert quick.mode == saved.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(quick), np.asarray(saved))
 
 
 def test_alt_text_is_demanded_and_pyplot_figures_are_closed(tmp_path):
@@ -75,6 +96,41 @@ def test_method_colours_are_fixed_and_distinct():
     colours = colours_of(["new", "LASSI", "Naive", "other", "DataAug"])
     assert {m: colours[m] for m in METHOD_COLOURS} == METHOD_COLOURS
     assert len(set(colours.values())) == 5
+
+
+# Machado, Oliveira & Fernandes (2009), severity 1: what is left of linear RGB
+VISION = {
+    "deutan": [(0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)],
+    "protan": [(0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)],
+    "tritan": [(1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.303900)],
+}  # fmt: skip
+TO_XYZ = np.array(
+    [(0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041)]
+)
+
+
+def least_distance(colours, vision):
+    """The smallest distance in CIE Lab (2.3 is just noticeable) of two colours as a kind of vision sees them."""
+    srgb = np.array([to_rgb(c) for c in colours])
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    white = TO_XYZ.sum(1)
+    xyz = (linear @ np.transpose(VISION.get(vision, np.eye(3)))).clip(0, 1) @ TO_XYZ.T / white
+    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
+    lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+    return min(np.linalg.norm(a - b) for a, b in combinations(lab, 2))
+
+
+@pytest.mark.parametrize("vision", ["usual", *VISION])
+def test_colours_are_told_apart_by_every_kind_of_vision(vision):
+    names = [*METHOD_COLOURS, "a", "b", "c", "d"]  # the rest of the palette is for methods unknown here
+    assert least_distance(colours_of(names).values(), vision) > 15
+    assert least_distance([np.array(c) / 255 for c in OUT_OF_RANGE], vision) > 50
+
+
+def test_colours_that_are_not_told_apart_are_found():
+    assert least_distance(["tab:red", "tab:green"], "deutan") < 10
+    assert least_distance(["tab:blue", "tab:purple"], "protan") < 10
+    assert least_distance(["white", "yellow"], "usual") > 90
 
 
 def test_rows_fall_into_parts_in_the_order_in_which_they_occur():
