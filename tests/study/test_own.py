@@ -1,8 +1,12 @@
 """An audit from image files to a verdict: with what is trained here, with modules of one's own, with mistakes."""
 
 import json
+import os
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +37,8 @@ from lassi_lib.study.own_report import (
     own_vectors,
     own_verdict,
 )
+from lassi_lib.study.statistics import clopper_pearson
+from lassi_lib.study.verdicts import OUTCOMES
 from tests.flow.flows import random_glow
 
 ROOT = Path(__file__).parents[2]
@@ -316,6 +322,50 @@ def test_the_notebook_says_how_the_page_calls_it():
     settings = [params.load_notebook_params(p, "11_audit_your_own") for p in ("smoke", "demo")]
     differ = {k for k in settings[0] if settings[0][k] != settings[1][k]}
     assert differ == {"profile", "n_rendered"}
+
+
+def test_the_page_is_right_about_how_much_300_faces_say():
+    page = (ROOT / "docs" / "your_own.md").read_text()
+    assert (
+        "six points to either side of a share of 50 %, and three points below and two above one of 95 %"
+        in page
+    )
+    for k, below, above in ((150, 6, 6), (285, 3, 2)):
+        low, high = (100 * x for x in clopper_pearson(k, 300, 0.95))
+        assert (round(k / 3 - low), round(high - k / 3)) == (below, above)
+
+
+def test_the_command_of_the_page_audits_a_folder_and_a_classifier(folder, cache, tmp_path):
+    """Word for word but for the paths, with the page's models file, from a folder that is not the repository."""
+    page = (ROOT / "docs" / "your_own.md").read_text()
+    command = shlex.split(re.search(r"^papermill (?:.*\\\n)*.*", page, re.M)[0].replace("\\\n", " "))
+    paths = {
+        "notebooks/11_audit_your_own.ipynb": ROOT / "notebooks/11_audit_your_own.ipynb",
+        "params/demo/11_audit_your_own.yaml": ROOT / "params/smoke/11_audit_your_own.yaml",
+        "/home/me/my_audit.ipynb": "my_audit.ipynb",
+        "/home/me/my_faces": folder,
+        "/home/me/my_audit": "my_audit",
+    }
+    assert set(paths) <= set(command)
+    command = [sys.executable, "-m", *(str(paths.get(word, word)) for word in command)]
+    (tmp_path / "my_models.py").write_text(re.search(r"^# my_models.py\n.*?(?=^```)", page, re.S | re.M)[0])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = nn.Sequential(nn.Linear(6912, 32), nn.ReLU(), nn.Linear(32, 2))
+    torch.save(layers.state_dict(), tmp_path / "my_weights.pt")
+    own = {"PYTHONPATH": str(ROOT), "LASSI_CACHE": str(cache), "LASSI_QUIET": "1"}
+    command += ["-p", "models", "my_models.py", "-p", "device", "cpu"]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = json.loads((tmp_path / "my_audit" / "verdicts" / "11_audit_your_own.json").read_text())
+    assert said["outcome"] in OUTCOMES
+    faces = pd.read_csv(tmp_path / "my_audit" / "tables" / "11_faces.csv")
+    assert said["text"].startswith(f"yours, Smiling for Young: {said['outcome']}; of {len(faces)} faces")
+    labels = pd.read_csv(folder / "labels.csv").set_index("file")["Smiling"]
+    assert len(faces) > 100 and faces["file"].is_unique
+    assert (faces["label"].to_numpy() == labels[faces["file"]].to_numpy()).all()
+    outputs = json.loads((tmp_path / "my_audit.ipynb").read_text())["cells"]
+    assert any(said["text"].rstrip(".") in str(cell.get("outputs")) for cell in outputs)
 
 
 def test_the_worked_example_of_the_page_runs(tmp_path, monkeypatch, capsys, cache):
