@@ -9,10 +9,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lassi_lib.errors import StudyError, about, mendable, one_line, printable
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
     from lassi_lib.study.plan import Step
     from lassi_lib.study.study import Study
 
+_ANSWERS = ("certificates", "truth", "decisions", "endpoints")  # stages that a notebook's numbers come from
+_SEEDS = ("seeds", "base_seeds", "cause_seeds")  # parameters that list training seeds
 _STATED_WORKERS = 4  # with which the minutes in pipeline.yaml were measured
 NOTEBOOK_TIMEOUT = 4 * 3600.0  # seconds; experiments are computed before, so notebooks take minutes
 
@@ -114,13 +120,16 @@ def run_profile(args: argparse.Namespace) -> int:
 
     if args.verbose:
         print(describe(study, steps))
+    lost = _Lost(study.cache.root / "logs" / args.profile / "experiments.log", args.fail_fast)
     with Overall(_durations(study, steps, pipeline, names, output), workers=args.workers):
-        work_through(study, steps, workers=args.workers, scheduler=args.scheduler, told=told)
+        with suppress(_FirstFailure):
+            options = {"workers": args.workers, "scheduler": args.scheduler}
+            work_through(study, steps, **options, told=told, failed=lost.note)
         facts, seconds = study.facts(), study.seconds(_experiments(study, params))
         made = made_by(started, device_name(study.device), data_checksums(study))
         with drafted(output) as draft:
             remove_leftovers(draft, args.profile)
-            runs = _execute(needed, params, args, study, draft)
+            runs = _execute(needed, params, args, study, draft, lost.errors)
             run = run_record(args.profile, facts, seconds, params, made, runs, output)
             write_pages(runs, run, draft, output)
     for name in runs:
@@ -136,9 +145,39 @@ def run_profile(args: argparse.Namespace) -> int:
     return 0 if all(run.ok for run in runs.values()) else 1
 
 
+class _FirstFailure(Exception):
+    """What --fail-fast ends the experiments with."""
+
+
+class _Lost:
+    """What experiments failed: `errors` by stage key, in a line; the log keeps where in the code."""
+
+    def __init__(self, log: Path, fail_fast: bool) -> None:
+        self.errors: dict[str, str] = {}
+        self._log, self._fail_fast = log, fail_fast
+        log.unlink(missing_ok=True)
+
+    def note(self, step: Step, error: Exception) -> None:
+        """Keep a step's error, and say it if it is not that of a parent."""
+        origin = getattr(error, "__notes__", [str(step)])[-1]
+        kind = "" if isinstance(error, StudyError) else f"{type(error).__name__}: "
+        line = one_line(f"{origin}: {kind}{error}")
+        if line not in self.errors.values():
+            say(f"FAILED {line}")
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            with self._log.open("a", encoding="utf-8") as log:
+                log.write("".join(traceback.format_exception(error)) + "\n")
+        self.errors[step.stage.key] = line
+        if self._fail_fast:
+            raise _FirstFailure
+
+
 def _with_seeds(params: dict, seeds: list[int]) -> dict:
-    """Return a notebook's parameters with other seeds, for every method, where it has any."""
-    return params | {k: v for k, v in {"seeds": seeds, "seeds_of": {}}.items() if k in params}
+    """Return a notebook's parameters with other training seeds wherever it has any, for every method."""
+    params = {k: seeds if k in _SEEDS else {} if k == "seeds_of" else v for k, v in params.items()}
+    if "groups" in params:  # each asks for pairs, kinds and, if it likes, seeds of its own
+        params["groups"] = [{k: v for k, v in group.items() if k != "seeds"} for group in params["groups"]]
+    return params
 
 
 def plan_of(profile: str, params: dict[str, dict], device: str) -> tuple[Study, dict[str, list[Step]]]:
@@ -204,22 +243,32 @@ def _durations(
 
 
 def _execute(
-    needed: dict[str, list[Step]], params: dict, args: argparse.Namespace, study: Study, draft: Path
+    needed: dict[str, list[Step]],
+    params: dict,
+    args: argparse.Namespace,
+    study: Study,
+    draft: Path,
+    lost: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, NotebookOutcome]:
     """Execute notebooks, by name with the steps they need, into a draft of the results folder.
 
-    Each has a process of its own, as many at once as there are workers (on CUDA one: they share the GPU).
+    Each has a process of its own, as many at once as there are workers (on CUDA one: they share the GPU). One
+    that needs a stage which is `lost` (its error by key) has failed before it began.
     """
     from lassi_lib.numerics import pick_device
     from lassi_lib.study.artefacts import files_of
-    from lassi_lib.study.notebooks import artefacts_of, execute, kill_tree
+    from lassi_lib.study.notebooks import artefacts_of, execute, kill_tree, not_executed
 
     def run(name: str) -> NotebookOutcome:
         source = NOTEBOOKS / f"{name}.ipynb"
         declared = artefacts_of(source)
         for stale in files_of(draft, name, declared):
             stale.unlink()
-        certificates = [s.stage for s in needed[name] if s.verb == "certificates"]
+        errors = dict.fromkeys(lost[s.stage.key] for s in needed[name] if s.stage.key in lost)
+        if errors:
+            more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+            return not_executed(source, draft / f"{name}.ipynb", f"{next(iter(errors))}{more}")
+        answers = [s.stage for s in needed[name] if s.verb in _ANSWERS]
         log = study.cache.root / "logs" / args.profile / f"{name}.log"
         with running(name, f"notebook {name}"):
             outcome = execute(
@@ -229,7 +278,7 @@ def _execute(
                 timeout=NOTEBOOK_TIMEOUT,
                 log_path=log,
                 cwd=NOTEBOOKS,
-                stages=[f"{stage.name}/{stage.key}" for stage in certificates],
+                stages=[f"{stage.name}/{stage.key}" for stage in answers],
             )
         if outcome.ok:
             say(f"finished notebook {name} in {outcome.seconds / 60:.1f} min")
@@ -242,6 +291,9 @@ def _execute(
     before = os.environ.get("LASSI_OUTPUT", "")
     os.environ["LASSI_OUTPUT"] = str(draft)
     try:
+        if args.fail_fast and lost:  # the experiments have stopped: the first that cannot begin says why
+            first = next(name for name, own in needed.items() if any(s.stage.key in lost for s in own))
+            return {first: run(first)}
         if args.workers == 1 or args.fail_fast or pick_device(args.device).type == "cuda":
             runs = {}
             for name in needed:

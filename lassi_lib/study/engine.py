@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lassi_lib.errors import StudyError
+from lassi_lib.errors import StudyError, mendable
 from lassi_lib.progress import finished, running, started
 from lassi_lib.study.params import Pipeline
 from lassi_lib.study.plan import Step, compute, missing
@@ -32,6 +32,8 @@ _QUIET = "ignore:resource_tracker"  # what multiprocessing says of semaphores wh
 _CLOSING = 3.0  # seconds that workers get to stop
 _BEGUN = "lassi-begun"  # what a worker calls the news that it begins with a stage
 _ANSWER = "10s"  # how long a scheduler may take to answer
+_FOUNDATIONS = ("glow", "latents")  # without these there is nothing to study
+Failed = Callable[["Step", Exception], None]
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,15 @@ def work_through(
     workers: int = 1,
     scheduler: str = "",
     told: Callable[[Step], None] = lambda step: None,
+    failed: Failed | None = None,
 ) -> int:
     """Compute all steps that are not kept yet; return how many there were. Parents come before children.
 
     More than one of the `workers` starts a local Dask cluster of as many processes (one per GPU on CUDA); a
     `scheduler`, tcp://host:port or its file (.json), is a running cluster to use instead. `told` hears of
-    every step that has been computed.
+    every step that has been computed, `failed` of every one that could not be, itself or for want of a parent,
+    with the error; the others go on. Without it, and where nothing else could go on (no room on the disk, no
+    flow, no latents), the error is raised.
 
     Raises
     ------
@@ -67,27 +72,49 @@ def work_through(
         return 0
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), _QUIET)))
     if workers == 1 and not scheduler:
-        studies = {_faces(study.pipeline): study}
+        studies, lost = {_faces(study.pipeline): study}, {}
         for step in todo:
             own = studies.setdefault(_faces(step.pipeline), study.of(step.pipeline))
-            with running(step.stage.key, str(step)):
-                compute(own.of(step.pipeline), step)
-            told(step)
+            error = next((lost[key] for key in step.stage.parents if key in lost), None)
+            if error is None:
+                try:
+                    with running(step.stage.key, str(step)):
+                        compute(own.of(step.pipeline), step)
+                except Exception as e:
+                    e.add_note(str(step))
+                    error = e
+            if error is None:
+                told(step)
+            else:
+                lost[step.stage.key] = error
+                _give_up(step, error, failed)
         return len(todo)
     where = Where(str(study.data_root or ""), str(study.cache.root.resolve()), str(study.device))
     client = connect(scheduler) if scheduler else start(workers, where.device)
     try:
-        submit(client, todo, where, told)
+        submit(client, todo, where, told, failed)
     finally:
         if not isinstance(sys.exception(), KeyboardInterrupt):  # then `leave` ends the workers, in no time
             close(client)
     return len(todo)
 
 
+def _give_up(step: Step, error: Exception, failed: Failed | None) -> None:
+    """Tell of a step that cannot be had, or raise its error: where no one listens, or nothing can go on."""
+    if failed is None or mendable(error) or step.verb in _FOUNDATIONS:
+        raise error
+    finished(step.stage.key)
+    failed(step, error)
+
+
 def submit(
-    client: Client, steps: list[Step], where: Where, told: Callable[[Step], None] = lambda step: None
+    client: Client,
+    steps: list[Step],
+    where: Where,
+    told: Callable[[Step], None] = lambda step: None,
+    failed: Failed | None = None,
 ) -> None:
-    """Run steps on a cluster, each after its parents; the first error is raised here."""
+    """Run steps on a cluster, each after its parents; `told` and `failed` are those of `work_through`."""
     from distributed import as_completed
 
     futures: dict[str, Future] = {}
@@ -99,10 +126,14 @@ def submit(
     by_future = {futures[step.stage.key].key: step for step in steps}
     client.subscribe_topic(_BEGUN, lambda event: started(*event[1]))
     for future in as_completed(list(futures.values())):
-        result_of(future)
         step = by_future[future.key]
-        finished(step.stage.key)
-        told(step)
+        try:
+            result_of(future)
+        except Exception as error:  # Dask gives a parent's error to its children
+            _give_up(step, error, failed)
+        else:
+            finished(step.stage.key)
+            told(step)
 
 
 def result_of(future: Future) -> Any:
@@ -123,9 +154,13 @@ def run_step(step: Step, where: Where, parents: list[str]) -> str:
     from distributed import get_worker
 
     get_worker().log_event(_BEGUN, (step.stage.key, str(step)))
-    study = _study(where, step.pipeline)
-    if not study.cache.has(step.stage):
-        compute(study, step)
+    try:
+        study = _study(where, step.pipeline)
+        if not study.cache.has(step.stage):
+            compute(study, step)
+    except Exception as error:
+        error.add_note(str(step))
+        raise
     return step.stage.key
 
 
@@ -140,10 +175,12 @@ def start(workers: int, device: str) -> Client:
     if device.startswith("cuda"):
         import torch
 
-        workers = min(workers, torch.cuda.device_count())
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")  # on a shared machine not all are ours
+        gpus = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+        workers = min(workers, len(gpus))
     specs = {}
     for i in range(workers):
-        own = {"CUDA_VISIBLE_DEVICES": str(i)} if device.startswith("cuda") else {}
+        own = {"CUDA_VISIBLE_DEVICES": gpus[i].strip()} if device.startswith("cuda") else {}
         specs[i] = {"cls": Nanny, "options": options | {"env": quiet | own}}
     scheduler = {
         "cls": Scheduler,

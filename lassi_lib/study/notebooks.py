@@ -162,6 +162,19 @@ def execute(
     return NotebookOutcome(not error, seconds, error, path, read)
 
 
+def not_executed(source: str | Path, output: str | Path, error: str) -> NotebookOutcome:
+    """Write a notebook that could not even begin, as a failed one with its error; see `execute`."""
+    import nbformat
+
+    source, failed = Path(source).resolve(), Path(output).resolve().with_suffix(".failed.ipynb")
+    scrub = _scrubber((source.parent, failed.parent, Path(__file__).parents[2]), {})
+    error, notebook = scrub(error), nbformat.read(source, as_version=4)
+    with whole(failed) as draft:
+        draft.write_text(nbformat.writes(_clean(notebook, error, scrub)) + "\n", encoding="utf-8")
+    Path(output).unlink(missing_ok=True)
+    return NotebookOutcome(False, 0.0, error, failed)
+
+
 def _read(path: str | Path) -> dict:
     try:
         notebook = json.loads(Path(path).read_text(encoding="utf-8"))

@@ -99,6 +99,56 @@ def test_a_steps_error_is_raised_in_one_line_and_said_by_no_one_else(tmp_path, c
     assert "Traceback" not in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_does_not_need_a_failed_step_is_computed(alone, tmp_path, workers):
+    study, told, lost = study_in(tmp_path), [], {}
+    steps = steps_of(study, WANTED)
+    odd = replace(WANTED[1][0], vector_type="no_such_kind")
+    broken = [
+        replace(s, args=(odd,)) if str(s).startswith("encoder") and "LASSI" in str(s) else s for s in steps
+    ]
+    failed = {"failed": lambda step, error: lost.__setitem__(step.verb, error)}
+    assert work_through(study, broken, workers=workers, told=told.append, **failed) == 10
+    assert len(told) == 7 and set(lost) == {"encoder", "classifier", "certificates"}
+    for error in lost.values():  # the children tell their parent's error, and whose it is
+        assert "no_such_kind" in str(error) and error.__notes__[-1].startswith("encoder")
+    assert results(tmp_path).items() < alone.items()
+
+
+@pytest.mark.parametrize(("verb", "error"), [("latents", ValueError("no")), ("encoder", OSError(28, "full"))])
+def test_what_nothing_can_go_on_without_ends_the_run(tmp_path, monkeypatch, verb, error):
+    study = study_in(tmp_path)
+
+    def compute(study, step):
+        if step.verb == verb:
+            raise error
+        return real(study, step)
+
+    real = engine.compute
+    monkeypatch.setattr(engine, "compute", compute)
+    with pytest.raises(type(error)):
+        work_through(study, steps_of(study, WANTED), failed=lambda step, error: None)
+
+
+def test_workers_get_the_gpus_that_are_ours(monkeypatch):
+    import distributed
+    import torch
+
+    asked = []
+
+    def cluster(specs, **options):
+        asked.append([spec["options"]["env"]["CUDA_VISIBLE_DEVICES"] for spec in specs.values()])
+        raise OSError("none here")
+
+    monkeypatch.setattr(distributed, "SpecCluster", cluster)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    for visible, workers in (("2, 5", 4), ("GPU-7", 2), ("", 2)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        with pytest.raises(OSError, match="none here"):
+            engine.start(workers, "cuda")
+    assert asked == [["2", "5"], ["GPU-7"], ["0", "1"]]
+
+
 def test_a_worker_that_dies_is_replaced(alone, tmp_path):
     """Killed once each, the workers' stages run again; a stage that kills every worker is named."""
     study = study_in(tmp_path / "cache")

@@ -109,3 +109,12 @@ def test_experiments_are_grouped_in_the_order_of_first_occurrence():
         ("x", ["1", "2"]),
         ("y", ["1"]),
     ]
+
+
+def test_seeds_asked_for_replace_those_of_every_question():
+    """05 and 09 have seeds of their own: for causes, for groups of pairs, for ordinary classifiers."""
+    for name in ("05_outlier_analysis", "09_base_classifiers", "01_claim1_certified_fairness"):
+        asked = _with_seeds(params.load_notebook_params("demo", name), [7])
+        assert "42" not in str(asked) and all(asked[k] == [7] for k in asked if k.endswith("seeds")), name
+        if name != "09_base_classifiers":
+            assert {e.seed for e in experiments_of(params.load_pipeline("demo"), asked)} == {7}
