@@ -17,11 +17,12 @@ from lassi_lib.errors import StudyError
 from lassi_lib.similarity.kinds import KINDS, find_kind
 from lassi_lib.study.experiment import Experiment, Question
 from lassi_lib.study.study import Study
+from lassi_lib.study.vectors import vector_stage
 
 if TYPE_CHECKING:
     import torch
 
-_KEPT = 1_000  # decoded frames that a `Line` remembers
+_KEPT = 1_000  # decoded frames that a `Line` or a `Judge` remembers
 _BLOCK = 8  # steps of a slider that are decoded at once
 
 
@@ -83,6 +84,15 @@ class Line:
                 a = a if a.ndim == 1 else a[a.norm(dim=1).argmax()]
                 total += value * find_kind(kind).epsilon * a
         return total
+
+    def has(self, t: Mapping[str, float], kind: str = "") -> bool:
+        """Return whether a frame is decoded already."""
+        return self._key(t, kind) in self._images
+
+    def unmade(self, t: Mapping[str, float], kind: str = "") -> list[str]:
+        """Return the attributes whose vectors a frame needs and nobody has made yet."""
+        study, kind = self.study, kind or self.study.pipeline.vector_type
+        return [a for a, x in t.items() if x and not study.cache.has(vector_stage(study, a, kind, self.task))]
 
     def frame(
         self,
@@ -186,6 +196,7 @@ class Judge:
         classifier = study.classifier(experiment)
         self.linear = tuple(p.detach().cpu().double().numpy() for p in (classifier.weight, classifier.bias))
         self.labels = study.labels("test", experiment.task)
+        self._images: dict[tuple[int, float], np.ndarray] = {}
 
     def problem(self, epsilon: float | None = None, sigma_cs: float | None = None) -> Any:
         """Return what is asked, for a radius and a noise in the profile's units."""
@@ -221,8 +232,6 @@ class Judge:
         """Return everything about one test face: milliseconds, but for the decoding of `steps` + 1 faces."""
         import torch
 
-        from lassi_lib.data.preprocess import to_uint8
-
         e, problem = self.experiment, self.problem(epsilon, sigma_cs)
         z = self.study.latents("test")[index]
         u0 = self._first(z)
@@ -232,8 +241,7 @@ class Judge:
             t = np.linspace(-problem.similarity.epsilon, problem.similarity.epsilon, steps)
             witness = exact.get("witness_1", np.nan)
             shown = np.append(t, [0.0, witness] if np.isfinite(witness) else [])
-            latents = z + torch.as_tensor(shown, dtype=z.dtype)[:, None] * self.line.vectors
-            images = to_uint8(self.study.decode(latents)).numpy()
+            images = self._decoded(index, shown)
             nodes, margin = self._margin(problem, u0, exact["prediction"], t)
             path = self._plane(problem, u0, smooth)
         return CertificateView(
@@ -254,6 +262,22 @@ class Judge:
             pair=images[steps:] if np.isfinite(witness) else None,
             classes=(exact["prediction"], exact.get("witness_class", -1)),
         )
+
+    def _decoded(self, index: int, t: np.ndarray) -> np.ndarray:
+        """Return D(z + t a), uint8 [m, 3, S, S]; what was decoded for another epsilon or sigma serves again."""
+        import torch
+
+        from lassi_lib.data.preprocess import to_uint8
+
+        if len(self._images) > _KEPT:
+            self._images.clear()
+        new = [x for x in t.tolist() if (index, round(x, 9)) not in self._images]
+        if new:
+            z = self.study.latents("test")[index]
+            latents = z + torch.tensor(new, dtype=z.dtype)[:, None] * self.line.vectors
+            images = to_uint8(self.study.decode(latents)).numpy()
+            self._images |= {(index, round(x, 9)): image for x, image in zip(new, images, strict=True)}
+        return np.stack([self._images[index, round(x, 9)] for x in t.tolist()])
 
     def _answer(self, problem: Any, u0: torch.Tensor, index: int, mode: str) -> dict[str, Any]:
         from importlib import import_module

@@ -45,11 +45,22 @@ def test_a_slider_s_neighbours_are_decoded_once(tiny_study, monkeypatch):
     line, calls = Line(tiny_study, 3), []
     decode = tiny_study.glow().decode
     monkeypatch.setattr(tiny_study.glow(), "decode", lambda z: calls.append(len(z)) or decode(z))
+    assert not line.has({"Young": 0.8})
     first = [line.frame({"Young": float(x)}, along=STEPS).image for x in STEPS[24:32]]
     assert calls == [8]
+    have = [x for x in STEPS if line.has({"Young": float(x)})]
+    assert have == list(STEPS[24:32]) and not line.has({"Young": 0.8}, "random")
     again = [line.frame({"Young": float(x)}, along=STEPS).image for x in STEPS[24:32]]
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True)) and calls == [8]
     assert np.abs(np.diff(first, axis=0)).max(axis=(1, 2, 3)).min() > 0
+
+
+def test_vectors_that_nobody_has_made_are_named(tiny_study):
+    line, t = Line(tiny_study, 3), {"Young": 0.0, "Eyeglasses": 0.5, "Smiling": 0.5}
+    tiny_study.vector("Smiling", "partialled")
+    assert line.unmade(t, "partialled") == ["Eyeglasses"]
+    line.frame(t, "partialled")
+    assert line.unmade(t, "partialled") == []
 
 
 def test_an_own_face_is_encoded_as_the_data_sets_are(tiny_study):
@@ -140,6 +151,20 @@ def test_epsilon_and_sigma_are_asked_anew(tiny_study):
     impossible = judge.view(1, sigma_cs=0.1)
     assert status_of(impossible, "monte_carlo") == "IMPOSSIBLE" and status_of(impossible) != "IMPOSSIBLE"
     assert "too large for any number of samples" in impossible.answers["note"][0]
+
+
+def test_no_latent_is_decoded_twice_for_another_epsilon_or_sigma(tiny_study, monkeypatch):
+    (e,) = asked("Naive")
+    judge, calls, decode = Judge(tiny_study, e), [], tiny_study.decode
+    monkeypatch.setattr(tiny_study, "decode", lambda z: calls.append(z) or decode(z))
+    views = [judge.view(1), judge.view(1, sigma_cs=1.3)]
+    assert len(calls) == 1
+    views.append(judge.view(1, 0.5))  # every second step, and the middle, are known
+    first, second = ({tuple(z.tolist()) for z in call} for call in calls)
+    assert not first & second and len(second) == len(calls[1]) >= 4
+    fresh = Judge(tiny_study, e).view(1, 0.5)
+    assert np.abs(views[-1].images.astype(int) - fresh.images).max() <= 1
+    assert np.array_equal(views[0].images, views[1].images)
 
 
 def test_one_face_for_all_methods_is_chosen_by_a_rule(tiny_study):
