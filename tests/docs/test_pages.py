@@ -9,9 +9,10 @@ import matplotlib
 import pytest
 
 from docs.figures import method
+from lassi_lib.study.params import load_pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"])
 LINK = re.compile(r"(?<!\\)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 
 
@@ -59,7 +60,7 @@ def fault_of_name(text: str, target: str) -> str:
     return "no such module"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_resolve_and_named_code_exists(page):
     links = LINK.findall(prose(page))
     faults = [f"{target}: {fault}" for _, target in links if (fault := fault_of(page, target))]
@@ -86,6 +87,13 @@ def test_all_stages_and_rooms_stand_in_the_architecture():
     assert len(names) > 10
     assert not [name for name in sorted(names) if f"`{name}`" not in page]
     assert not [p.parent.name for p in library.glob("*/__init__.py") if f"`{p.parent.name}/`" not in page]
+
+
+@pytest.mark.parametrize("profile", ["smoke", "demo", "celeba20k", "shapes3d"])
+def test_the_readmes_minutes_are_those_of_the_profiles(profile):
+    (row,) = re.findall(rf"^\| `{profile}` \| .*", (ROOT / "README.md").read_text(), re.M)
+    minutes = sum(load_pipeline(profile).minutes.values())
+    assert (f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.0f} hours") in row
 
 
 def measured() -> dict:
