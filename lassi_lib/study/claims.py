@@ -162,7 +162,7 @@ def transfer_verdict(rows: pd.DataFrame, min_fairness: float, confidence: float 
         "its accuracy above the majority rate; not supported when the upper bound of either falls short; "
         f"else inconclusive (one-sided bounds, Bonferroni over {len(table)} pairs, {counted})."
     )
-    alone = (table["outcome_these_models"] == "supported").sum()
+    alone = tally(table["outcome_these_models"])
     return Verdict(
-        outcome, f"{text} Test points alone counted, {alone} of {len(table)} are supported.", table
+        outcome, f"{text} Test points alone counted, so for the models as trained: {alone}.", table
     )

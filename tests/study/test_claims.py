@@ -48,6 +48,7 @@ def test_claim_3_needs_fairness_and_more_than_a_constant():
     assert every.outcome == "not supported"
     assert every.table["outcome"].tolist() == ["supported", "not supported"]
     assert "of 2 pairs 1 supported, 1 not supported" in every.text
+    assert every.text.endswith("for the models as trained: 1 supported, 1 not supported, 0 inconclusive.")
     with pytest.raises(StudyError, match="no certificate rows"):
         transfer_verdict(good[:0], 90)
 
