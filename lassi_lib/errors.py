@@ -24,8 +24,13 @@ _LIKE |= {errno.EEXIST: errno.ENOTDIR}
 class StudyError(ValueError):
     """A mistake the user can mend; its text is one line: what, where, what to do.
 
-    `run_all.py` prints the text alone and exits with code 2, so no traceback is ever shown for it.
+    `run_all.py` prints the text alone and exits with code 2, and notebooks show the text alone: nobody sees a
+    traceback for it.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows in place of a traceback."""
+        return [f"{type(self).__name__}: {printable(str(self))}"]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

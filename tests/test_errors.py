@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -51,3 +53,16 @@ def test_an_errors_text_is_one_printable_line_about_something():
     assert len(one_line("x" * 5000)) < 810
     with pytest.raises(StudyError, match=r"^file: key: wrong$"), about("file"), about("key"):
         raise StudyError("wrong")
+
+
+def test_in_a_notebook_a_users_mistake_is_one_line_and_a_fault_of_the_code_keeps_its_traceback(tmp_path):
+    """IPython runs the cells, in JupyterLab as here."""
+
+    def shown(error):
+        code = f"from lassi_lib.errors import StudyError; raise {error}('seeds: write [42]')"
+        command = [sys.executable, "-m", "IPython", "--no-banner", "--colors=NoColor", "-c", code]
+        environment = os.environ | {"IPYTHONDIR": str(tmp_path)}
+        return subprocess.run(command, capture_output=True, text=True, env=environment).stdout
+
+    assert shown("StudyError").split("\n") == ["StudyError: seeds: write [42]", ""]
+    assert "Traceback" in shown("RuntimeError")

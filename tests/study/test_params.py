@@ -7,6 +7,7 @@ from lassi_lib.errors import StudyError
 from lassi_lib.study import params
 from lassi_lib.study.batch import _with_seeds
 from lassi_lib.study.experiment import Experiment, experiments_of, grouped, parse_pair
+from lassi_lib.study.notebooks import parameters_of
 
 
 @pytest.fixture
@@ -118,3 +119,10 @@ def test_seeds_asked_for_replace_those_of_every_question():
         assert "42" not in str(asked) and all(asked[k] == [7] for k in asked if k.endswith("seeds")), name
         if name != "09_base_classifiers":
             assert {e.seed for e in experiments_of(params.load_pipeline("demo"), asked)} == {7}
+
+
+@pytest.mark.parametrize("name", params.notebooks_of("demo"))
+def test_a_notebook_started_by_hand_asks_what_the_demo_asks(name):
+    """Else it would train further models, and write other tables over those of `make study`."""
+    cell = {k: p.default for k, p in parameters_of(params.NOTEBOOKS / f"{name}.ipynb").items()}
+    assert cell == params.load_notebook_params("demo", name)
