@@ -180,11 +180,14 @@ def _said(a: dict) -> str:
     return f"{status}{radii}{witness}"
 
 
-def certificate_text(view: Any) -> str:
-    """Say in a sentence or two what `certificate_figure` shows of one view: its alt text."""
+def certificate_text(view: Any, face: str = "") -> str:
+    """Say in a sentence or two what `certificate_figure` shows of one view: its alt text.
+
+    `face` is what the face is called, default: its number.
+    """
     said = "; ".join(f"{MODE_WORDS[a['mode']]}: {_said(a)}" for a in view.answers.to_dict("records"))
     asked = f"epsilon {view.epsilon:g}, sigma_cs {view.sigma_cs:g}"
-    text = f"{words(view.title)}, {view.method}, test face {view.index}, {asked}: {said}."
+    text = f"{words(view.title)}, {view.method}, test face {face or view.index}, {asked}: {said}."
     if view.pair is not None:
         here, there = (class_name(k) for k in view.classes)
         text += f" Two similar faces are treated differently: {here} and {there}."

@@ -36,6 +36,12 @@ _WIDE = {"description_width": "initial"}
 _COLUMNS, _PER_PAGE, _WIDEST = 12, 24, 72
 
 
+def _called(study: Study, index: int) -> str:
+    """Return a test face's number, with its id in the data set where that is another one."""
+    name = str(study.dataset("test").ids[index])
+    return str(index) if name == str(index) else f"{index} ({name})"
+
+
 class FacePicker(w.VBox):
     """Chooses a test face: by a click, by number, at random, within a group; `chosen(index)` hears of it.
 
@@ -189,7 +195,11 @@ class GlowExplorer(w.VBox):
         )
 
     def _take(self, face: Any) -> None:
-        self._line, self._face = Line(self._study, face, self._task), face
+        own = not isinstance(face, int)
+        if own:
+            self.said.say("working: encoding the own image")
+        self._line = Line(self._study, face, self._task)
+        self._face = "own image (not stored)" if own else f"test face {_called(self._study, face)}"
         self._draw()
 
     def _uploaded(self, change: dict) -> None:
@@ -212,17 +222,15 @@ class GlowExplorer(w.VBox):
     def _draw(self, change: dict | None = None) -> None:
         if change and change["owner"] is not self.kinds:
             self._moving = next(a for a, s in self.sliders.items() if s is change["owner"])
-        else:
-            self.said.say("working: vectors of a new kind can take a while")
         order = [a for a in self.sliders if a != self._moving] + [self._moving]
         t = {a: self.sliders[a].value for a in order}
+        self._say_what_takes_time(t)
         with self.said.mistakes():
             frames = [self._line.frame(t, k, _STEPS, words(k)) for k in self.kinds.value]
             if not frames:
                 raise StudyError("choose at least one kind of vectors")
             where = ", ".join(f"{words(a)} {x:+.1f}" for a, x in t.items() if x) or "t = 0"
-            face = f"test face {self._face}" if isinstance(self._face, int) else "own image (not stored)"
-            text = f"{face}, {where}: " + "; ".join(
+            text = f"{self._face}, {where}: " + "; ".join(
                 f"{f.title}: moved by {f.distance:.1f} ({f.spreads:.2f} spreads of the latents), "
                 f"{f.outside:.1f} % of values out of range"
                 for f in frames
@@ -230,12 +238,22 @@ class GlowExplorer(w.VBox):
             self.picture.show(glow_figure(self._line.frame({}).image, frames), text)
             self.said.say(text)
 
+    def _say_what_takes_time(self, t: Mapping[str, float]) -> None:
+        kinds = self.kinds.value
+        unmade = [f"{words(k)} of {words(a)}" for k in kinds for a in self._line.unmade(t, k)]
+        if unmade:
+            self.said.say(f"working: making vectors: {', '.join(unmade)}")
+        elif not all(self._line.has(t, k) for k in kinds):
+            self.said.say(f"working: decoding {self._face}")
+
 
 class CertificateExplorer(w.VBox):
     """One face and one trained model: similar faces, exact margin, smoothed certificate, every mode.
 
     Only experiments with one sensitive attribute are offered. The groups of faces go by the exact decision at
-    the profile's epsilon; epsilon and sigma_cs of the sliders are asked about the chosen face alone.
+    the profile's epsilon; epsilon and sigma_cs of the sliders are asked about the chosen face alone. sigma_rs is
+    not offered: the classifier is trained with noise of that size, so another sigma_rs is another model, which
+    would have to be trained first.
     """
 
     def __init__(self, study: Study, experiments: Iterable[Experiment]) -> None:
@@ -324,10 +342,10 @@ class CertificateExplorer(w.VBox):
 
     def _draw(self) -> None:
         with self.said.mistakes():
-            view = self._judge(self._experiment())[0].view(
-                self._face, self.epsilon.value, self.sigma_cs.value
-            )
-            text = certificate_text(view)
+            judge = self._judge(self._experiment())[0]
+            self.said.say(f"working: certificates of test face {self._face}")
+            view = judge.view(self._face, self.epsilon.value, self.sigma_cs.value)
+            text = certificate_text(view, _called(self._study, self._face))
             self.picture.show(certificate_figure([view]), text)
             notes = " ".join(dict.fromkeys(n for n in view.answers["note"] if n))
             self.said.say(f"{text} {notes}".strip())

@@ -1,7 +1,9 @@
 """Explorers without a browser: setting a value changes the picture, its alt text and what is said."""
 
 import io
+import tempfile
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -9,11 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lassi_lib.certification import exact_decision, exact_smoothing
 from lassi_lib.display.explorers import certificate_explorer, glow_explorer, outlier_explorer
 from lassi_lib.display.picture import Picture
 from lassi_lib.display.style import StudyFigure
 from lassi_lib.errors import StudyError
 from lassi_lib.study.experiment import Experiment
+from lassi_lib.study.explore import Judge
 from lassi_lib.study.outliers import pair_means, pair_table
 
 
@@ -68,12 +72,11 @@ def test_glow_explorer(tiny_study):
     assert explorer.sliders["Young"].value == 1.0
     explorer.faces.picture.click(2.5 / 12, 0.2)
     assert explorer.faces.number.value == 2 and "test face 2, Young +1.0" in explorer.said.value
-    explorer.faces.random.click()
     group = next(g for g in explorer.faces.group.options if g.startswith("not Young"))
     explorer.faces.group.value = group
-    first = np.flatnonzero(tiny_study.labels("test", "Young") == 0)[0]
+    old = np.flatnonzero(tiny_study.labels("test", "Young") == 0)
     explorer.faces.picture.click(0.01, 0.1)
-    assert explorer.faces.number.value == first
+    assert explorer.faces.number.value == old[0]
     with pytest.raises(StudyError, match="none of the attributes"):
         glow_explorer(tiny_study, [])
 
@@ -98,9 +101,68 @@ def test_a_frame_is_shown_in_a_tenth_of_a_second(tiny_study):
     assert median < 0.1 and mean < 0.1, found
 
 
-def test_an_own_image_is_shown_and_not_kept(tiny_study):
+def test_faces_are_chosen_by_number_and_at_random_in_a_group(tiny_study):
+    explorer = glow_explorer(tiny_study, ["Pale_Skin", "Young"])
+    faces, shown = explorer.faces, state(explorer.picture)
+    faces.number.value = 7
+    assert "test face 7, t = 0" in changed(explorer.picture, shown)[0]
+    faces.number.value = 1_000  # the last one is taken
+    assert explorer.picture.alt.startswith("test face 23, ")
+    faces.group.value = next(g for g in faces.group.options if g.startswith("not Young"))
+    old = np.flatnonzero(tiny_study.labels("test", "Young") == 0).tolist()
+    assert 1 < len(old) < 24 and f"({len(old)})" in faces.group.value
+    faces._random, same = np.random.default_rng(3), np.random.default_rng(3)
+    for expected in same.choice(old, 6):
+        faces.random.click()
+        assert faces.number.value == expected
+        assert explorer.picture.alt.startswith(f"test face {expected}, ")
+    assert len(set(np.random.default_rng(3).choice(old, 6))) > 1
+
+
+def test_an_id_of_the_data_set_s_own_is_shown(tiny_study, monkeypatch):
+    data = tiny_study.dataset("test")
+    files = replace(data, ids=np.array([f"{i:06}.jpg" for i in range(100, 124)]))
+    monkeypatch.setattr(tiny_study, "dataset", lambda split: files)
+    glow, certificate = glow_explorer(tiny_study, ["Young"]), certificate_explorer(tiny_study, asked("Naive"))
+    for explorer in (glow, certificate):
+        explorer.faces.number.value = 5
+        assert "test face 5 (000105.jpg), " in explorer.picture.alt and "000105" in explorer.said.value
+
+
+def test_what_takes_time_is_said_and_nothing_else(tiny_study):
+    explorer, heard = glow_explorer(tiny_study, ["Eyeglasses", "Young"]), []
+    explorer.said.observe(lambda change: heard.append(change["new"]), "value")
+
+    def said(act, *value):
+        heard.clear()
+        act(*value)
+        *working, shown = heard
+        assert shown == explorer.picture.alt
+        return working
+
+    young = partial(setattr, explorer.sliders["Young"], "value")
+    assert said(explorer.faces.choose, 4) == ["working: decoding test face 4"]
+    assert said(young, 0.8) == ["working: decoding test face 4"]
+    assert said(young, 0.9) == []  # decoded together
+    assert said(young, -1.5) == ["working: decoding test face 4"]
+    both = partial(setattr, explorer.kinds, "value", ("mean_difference", "degraded_60"))
+    assert said(both) == ["working: making vectors: degraded 60 of Young"]
+    assert said(young, -1.4) == []
+
+
+def test_an_own_image_is_shown_and_not_kept(tiny_study, tmp_path, monkeypatch):
     explorer = glow_explorer(tiny_study, ["Pale_Skin"])
+    explorer.sliders["Pale_Skin"].value = 0.5
     shown = state(explorer.picture)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def files():
+        found = [p for root in (tiny_study.cache.root, tmp_path) for p in root.rglob("*")]
+        return {p: (p.stat().st_size, p.stat().st_mtime_ns) for p in found}
+
+    before, heard = files(), []
+    explorer.said.observe(lambda change: heard.append(change["new"]), "value")
 
     def drop(content):
         explorer.upload.value = (
@@ -118,9 +180,17 @@ def test_an_own_image_is_shown_and_not_kept(tiny_study):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 70, 3), dtype=np.uint8)).save(file, "PNG")
     drop(file.getvalue())
     own = changed(explorer.picture, shown)
-    assert "own image (not stored)" in own[0]
+    assert "own image (not stored), Pale Skin +0.5" in own[0]
+    assert heard == [
+        "working: encoding the own image",
+        "working: decoding own image (not stored)",
+        own[0],
+    ]
+    explorer.sliders["Pale_Skin"].value = 1.5
+    own = changed(explorer.picture, own)
     drop(b"no image")
     assert explorer.said.value.startswith("<b>&lt;b&gt;me is no PNG") and state(explorer.picture) == own
+    assert files() == before
 
 
 def test_certificate_explorer(tiny_study):
@@ -145,6 +215,44 @@ def test_certificate_explorer(tiny_study):
     assert "Monte Carlo: impossible" in explorer.said.value and "certification: " in explorer.said.value
     with pytest.raises(StudyError, match="single sensitive attribute"):
         certificate_explorer(tiny_study, both[2:])
+
+
+def test_a_task_is_chosen(tiny_study):
+    explorer = certificate_explorer(tiny_study, [*asked("Naive"), *asked("Naive", task="Wearing_Earrings")])
+    explorer.faces.number.value = 3
+    shown = state(explorer.picture)
+    explorer.choices["task"].value = "Wearing_Earrings"
+    assert "Wearing Earrings / Pale Skin, Naive, test face 3," in changed(explorer.picture, shown)[0]
+
+
+def test_exact_answers_to_another_epsilon_take_less_than_a_tenth_of_a_second(tiny_study):
+    judge, z = Judge(tiny_study, asked("Naive")[0]), tiny_study.latents("test")
+    first = [judge.encoder.first(x[None])[0] for x in z]
+    epsilons = np.linspace(0.2, 2, len(z))
+
+    def answer(index):
+        problem = judge.problem(epsilons[index])
+        rows = [
+            mode.certify_point(problem, first[index], index) for mode in (exact_smoothing, exact_decision)
+        ]
+        assert all(row["status"] for row in rows)
+
+    every = range(len(z))
+    found = [cpu_seconds(answer, faces) for faces in (every[::2], every[1::2])]
+    assert min(median for median, _ in found) < 0.1, found
+
+
+def test_another_epsilon_decodes_only_what_is_new(tiny_study, monkeypatch):
+    calls, decode = [], tiny_study.decode
+    monkeypatch.setattr(tiny_study, "decode", lambda z: calls.append(z) or decode(z))
+    explorer = certificate_explorer(tiny_study, asked("LASSI"))
+    explorer.sigma_cs.value = 1.3
+    assert len(calls) == 1  # another sigma shows the same faces
+    explorer.epsilon.value = 0.5
+    first, second = ({tuple(z.tolist()) for z in call} for call in calls)
+    assert not first & second and len(second) >= 4
+    explorer.epsilon.value = 1.0
+    assert len(calls) == 2
 
 
 def test_a_pair_that_was_not_asked_for_is_said(tiny_study):
