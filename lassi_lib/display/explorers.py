@@ -185,6 +185,7 @@ class GlowExplorer(w.VBox):
         for widget in (self.kinds, *self.sliders.values()):
             widget.observe(self._draw, "value")
         self.play.observe(self._played, "value")
+        self.played.observe(lambda _: self._follow(), "value")
         self.upload.observe(self._uploaded, "value")
         self.reset.on_click(lambda _: self._to_zero())
         self._moving = names[0]
@@ -215,6 +216,10 @@ class GlowExplorer(w.VBox):
     def _played(self, change: dict) -> None:
         self.sliders[self.played.value].value = float(_STEPS[change["new"]])
 
+    def _follow(self) -> None:
+        """Let playing go on from where the slider stands."""
+        self.play.value = int(np.abs(_STEPS - self.sliders[self.played.value].value).argmin())
+
     def _to_zero(self) -> None:
         for slider in self.sliders.values():
             slider.value = 0.0
@@ -222,6 +227,7 @@ class GlowExplorer(w.VBox):
     def _draw(self, change: dict | None = None) -> None:
         if change and change["owner"] is not self.kinds:
             self._moving = next(a for a, s in self.sliders.items() if s is change["owner"])
+            self._follow()
         order = [a for a in self.sliders if a != self._moving] + [self._moving]
         t = {a: self.sliders[a].value for a in order}
         self._say_what_takes_time(t)

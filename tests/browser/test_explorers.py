@@ -26,13 +26,26 @@ def picture(page, name, words):
 def changed(image, old):
     """Wait until a picture's alt text is another one; its bytes must be others, too. Return both."""
     expect(image).not_to_have_attribute("alt", old[0], timeout=30 * SECONDS)
-    new = image.get_attribute("alt"), image.get_attribute("src")
+    new = state(image)
     assert new[1] != old[1]
     return new
 
 
 def state(image):
-    return image.get_attribute("alt"), image.get_attribute("src")
+    return tuple(image.evaluate("(i) => [i.getAttribute('alt'), i.getAttribute('src')]"))  # of one moment
+
+
+def shows(image, pattern):
+    """Wait until a picture's alt text has a pattern."""
+    expect(image).to_have_attribute("alt", re.compile(pattern), timeout=30 * SECONDS)
+
+
+def drag(page, name, key, times):
+    """Move the slider of a name by its keys."""
+    handle = page.locator(".widget-hslider", has_text=name).locator(".noUi-handle")
+    handle.focus()
+    for _ in range(times):
+        handle.press(key)
 
 
 def click_at(image, x, y):
@@ -45,27 +58,49 @@ def test_a_face_is_moved_along_its_vectors(run_cells, tmp_path):
     image = picture(page, "glow", "test face 0")
     before = state(image)
     assert ", t = 0:" in before[0] and "moved by 0.0" in before[0]
-    handle = page.locator(".widget-hslider", has_text="Young").locator(".noUi-handle")
-    handle.focus()
-    for _ in range(5):
-        handle.press("ArrowRight")
-    expect(image).to_have_attribute("alt", re.compile(r"test face 0, Young \+0\.5:"), timeout=30 * SECONDS)
+    drag(page, "Young", "ArrowRight", 5)
+    shows(image, r"test face 0, Young \+0\.5:")
     moved = changed(image, before)
     assert "moved by 0.0" not in moved[0]
 
     page.locator(".widget-select-multiple select").select_option(["mean_difference", "random"])
-    expect(image).to_have_attribute("alt", re.compile("mean difference: .*; random: "), timeout=30 * SECONDS)
+    shows(image, "mean difference: .*; random: ")
     both = changed(image, moved)
     click_at(picture(page, "faces", "Test faces"), 1.5 / 12, 0.2)  # the second face of the first row
-    expect(image).to_have_attribute("alt", re.compile(r"test face 1, Young \+0\.5:"), timeout=30 * SECONDS)
+    shows(image, r"test face 1, Young \+0\.5:")
     other = changed(image, both)
+
+    number = page.locator(".widget-text", has_text="face number").locator("input")
+    number.fill("5")
+    number.press("Enter")
+    shows(image, r"test face 5, Young \+0\.5:")
+    fifth = changed(image, other)
+    drag(page, "Pale Skin", "ArrowLeft", 3)
+    shows(image, r"test face 5, Young \+0\.5, Pale Skin -0\.3:")
+    second = changed(image, fifth)
+
+    faces, choice = picture(page, "faces", "Test faces"), page.locator(".widget-dropdown", has_text="faces")
+    before = state(faces)
+    names = [" ".join(name.split()) for name in choice.locator("option").all_text_contents()]
+    place = next(i for i, name in enumerate(names) if name.startswith("not Young ("))
+    choice.locator("select").select_option(index=place)
+    first = changed(faces, before)[0].split(": ")[1].split(", ")[0]
+    click_at(picture(page, "faces", "Test faces"), 0.5 / 12, 0.2)
+    shows(image, f"test face {first}, ")
+    other = changed(image, second)
+
+    playing = page.locator(".widget-play")
+    playing.get_by_role("button").first.click()
+    for _ in range(3):  # frame after frame, by itself
+        other = changed(image, other)
+    playing.get_by_role("button").first.click()  # else its frames would go over what follows
 
     file = tmp_path / "mine.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 60, 3), dtype=np.uint8)).save(file)
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="own image").click()
     chooser.value.set_files(file)
-    expect(image).to_have_attribute("alt", re.compile("own image"), timeout=30 * SECONDS)
+    shows(image, "own image")
     own = changed(image, other)
     file.write_text("no picture")
     with page.expect_file_chooser() as chooser:
@@ -90,20 +125,21 @@ def test_a_refuted_face_shows_the_two_that_are_treated_differently(run_cells):
     assert found and found[1] != found[2]
     expect(page.locator(".widget-html", has_text=clicked[0])).to_be_visible()
 
-    handle = page.locator(".widget-hslider", has_text="epsilon").locator(".noUi-handle")
-    handle.focus()
-    for _ in range(5):
-        handle.press("ArrowLeft")
-    expect(image).to_have_attribute("alt", re.compile("epsilon 0.75"), timeout=30 * SECONDS)
+    drag(page, "epsilon", "ArrowLeft", 5)
+    shows(image, "epsilon 0.75, ")
     smaller = changed(image, clicked)
+    sigma = re.search(r"sigma_cs [\d.]+", smaller[0])[0]
+    drag(page, "sigma_cs", "ArrowRight", 4)
+    shows(image, f"epsilon 0.75, (?!{re.escape(sigma)}:)sigma_cs ")
+    wider = changed(image, smaller)
     page.locator(".widget-dropdown", has_text="method").locator("select").select_option("LASSI")
-    expect(image).to_have_attribute("alt", re.compile("LASSI, test face"), timeout=30 * SECONDS)
-    other = changed(image, smaller)
+    shows(image, "LASSI, test face")
+    other = changed(image, wider)
 
     def radii(alt):
         return re.search(r"exact smoothing: [a-z ]+, ([\d.]+ / [\d.]+)", alt)[1]
 
-    assert len({radii(alt) for alt, _ in (clicked, smaller, other)}) == 3
+    assert len({radii(alt) for alt, _ in (clicked, smaller, wider, other)}) == 4
 
 
 def test_a_cell_of_the_matrix_opens_its_pair(run_cells):
@@ -112,7 +148,7 @@ def test_a_cell_of_the_matrix_opens_its_pair(run_cells):
     strips = picture(page, "strips", "Faces of Smiling / Pale_Skin")
     before, faces = state(matrix), state(strips)
     click_at(matrix, 0.19, 0.15)  # first column, second row of the first map: Smiling / Bald
-    expect(matrix).to_have_attribute("alt", re.compile("framed: Smiling / Bald"), timeout=30 * SECONDS)
+    shows(matrix, "framed: Smiling / Bald")
     changed(matrix, before)
     strips = picture(page, "strips", "Faces of Smiling / Bald")
     assert strips.get_attribute("src") != faces[1]

@@ -70,6 +70,11 @@ def test_glow_explorer(tiny_study):
     explorer.played.value = "Young"
     explorer.play.value = 30
     assert explorer.sliders["Young"].value == 1.0
+    explorer.sliders["Young"].value = -1.9
+    assert explorer.play.value == 1  # it goes on from here
+    explorer.played.value = "Pale_Skin"
+    assert explorer.play.value == 20 and explorer.sliders["Young"].value == -1.9
+    explorer.sliders["Young"].value = 1.0
     explorer.faces.picture.click(2.5 / 12, 0.2)
     assert explorer.faces.number.value == 2 and "test face 2, Young +1.0" in explorer.said.value
     group = next(g for g in explorer.faces.group.options if g.startswith("not Young"))
