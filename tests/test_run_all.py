@@ -118,6 +118,7 @@ def test_a_dry_run_prints_the_plan_and_touches_nothing(smoke, tmp_path):
     done = run("--profile", "smoke", "--dry-run", "--skip", "05,08", "--force", "classifier", "--cache", cache,
                "--output", tmp_path / "out", "--device", "cpu")  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert re.search(r"01_claim1_certified_fairness +\d+ experiments, +(\d+) of +\1 stages kept", done.stdout)
     assert re.search(r"encoder +\d+ stages, +0 to compute", done.stdout)
     assert re.search(r"certificates empirical +(\d+) stages, +\1 to compute, about", done.stdout)
     assert sorted(cache.rglob("*")) == before

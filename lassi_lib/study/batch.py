@@ -88,7 +88,7 @@ def run_profile(args: argparse.Namespace) -> int:
     """Check, compute, execute and render one profile; return the exit code."""
     from lassi_lib.study.checksums import data_checksums
     from lassi_lib.study.engine import work_through
-    from lassi_lib.study.plan import describe, following
+    from lassi_lib.study.plan import describe, describe_notebooks, following
     from lassi_lib.study.record import made_by, remove_leftovers, run_record, write_pages
     from lassi_lib.study.study import device_name
 
@@ -107,6 +107,7 @@ def run_profile(args: argparse.Namespace) -> int:
     steps = list({s.stage.key: s for own in needed.values() for s in own}.values())
     again = following(steps, args.force) if args.force else []
     if args.dry_run:
+        print(describe_notebooks(study, needed))
         print(describe(study, steps, again))
         return 0
     if pipeline.glow.checkpoint:
@@ -125,7 +126,10 @@ def run_profile(args: argparse.Namespace) -> int:
         with suppress(_FirstFailure):
             options = {"workers": args.workers, "scheduler": args.scheduler}
             work_through(study, steps, **options, told=told, failed=lost.note)
-        facts, seconds = study.facts(), study.seconds(_experiments(study, params))
+        facts, seconds = (
+            study.facts(),
+            study.seconds(_experiments(study, params, output)),
+        )
         made = made_by(started, device_name(study.device), data_checksums(study))
         with drafted(output) as draft:
             remove_leftovers(draft, args.profile)
@@ -206,10 +210,17 @@ def plan_of(profile: str, params: dict[str, dict], device: str) -> tuple[Study, 
     return study, steps
 
 
-def _experiments(study: Study, params: dict[str, dict]) -> list[Experiment]:
+def _experiments(study: Study, params: dict[str, dict], output: Path) -> list[Experiment]:
+    """Return the experiments of the notebooks that run now, and of those whose earlier results stay."""
     from lassi_lib.study.experiment import experiments_of
+    from lassi_lib.study.record import read_json
 
-    return list(dict.fromkeys(e for p in params.values() for e in experiments_of(study.pipeline, p)))
+    found = [e for p in params.values() for e in experiments_of(study.pipeline, p)]
+    for name, entry in read_json(output / "run.json").get("notebooks", {}).items():
+        if name not in params:
+            with suppress(StudyError, KeyError, TypeError, AttributeError):  # another version's parameters
+                found += experiments_of(study.pipeline, entry["parameters"])
+    return list(dict.fromkeys(found))
 
 
 def _announce(args: argparse.Namespace, pipeline: Pipeline, names: list[str]) -> None:

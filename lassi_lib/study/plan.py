@@ -48,15 +48,19 @@ class Step:
 
 
 def steps_of_notebooks(study: Study, params: dict[str, dict[str, Any]]) -> list[Step]:
-    """Return the steps that the parameters of all notebooks ask for, each once."""
+    """Return the steps that the parameters of all notebooks ask for, each once.
+
+    Flow and latents are always among them: every run records what they are.
+    """
     wanted = []
     for name, given in params.items():
         of = import_module(f"lassi_lib.study.{WANTED[name]}").wanted if name in WANTED else asked
         wanted += of(study, given)
-    steps = [step for sub, e, question in wanted for step in steps_of(sub, [(e, question)])]
+    steps = steps_of(study, [])
+    steps += [step for sub, e, question in wanted for step in steps_of(sub, [(e, question)])]
     for name in filter(OTHER.__contains__, params):
         others = import_module(f"lassi_lib.study.{OTHER[name]}").steps(study, params[name])
-        steps += [*steps_of(study, []), *(Step(*other, study.pipeline) for other in others)]
+        steps += [Step(*other, study.pipeline) for other in others]
     return list({step.stage.key: step for step in steps}.values())
 
 
@@ -116,6 +120,16 @@ def following(steps: list[Step], verb: str) -> list[Step]:
         if step.verb == verb or found.keys() & set(step.stage.parents):
             found[step.stage.key] = step
     return list(found.values())
+
+
+def describe_notebooks(study: Study, needed: dict[str, list[Step]]) -> str:
+    """Return, for notebooks by name, how many experiments each needs, and of how many stages how many are kept."""
+    lines = []
+    for name, steps in needed.items():
+        n, kept = len({step.args[0] for step in steps if step.verb == "certificates"}), len(steps)
+        kept -= len(missing(study, steps))
+        lines.append(f"  {name:36s}{n:4d} experiments, {kept:4d} of {len(steps):4d} stages kept")
+    return "\n".join(lines)
 
 
 def describe(study: Study, steps: list[Step], again: Iterable[Step] = ()) -> str:
