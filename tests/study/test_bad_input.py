@@ -9,6 +9,7 @@ import json
 import math
 import pickle
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -471,6 +472,7 @@ CHECKPOINTS = {
         lambda p: torch.save(Bomb(p.parent / "boom"), p, _use_new_zipfile_serialization=False),
         ["damaged"],
     ),
+    "slipping.pth": (lambda p: slipping(p), ["damaged"]),
     "expanded.pth": (lambda p: torch.save(grown(), p), ["instead of"]),
     "list.pth": (lambda p: torch.save([1, 2], p), ["no Glow checkpoint"]),
     "notes.txt": (lambda p: p.write_text("hello"), ["must end in"]),
@@ -485,6 +487,14 @@ def grown():
     return state
 
 
+def slipping(path):
+    """Write an archive as torch's, whose members would land outside the folder it is unpacked in."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({"a": 1}))
+        for where in ("../boom", str(path.parent / "boom"), "archive/data/../../../boom"):
+            archive.writestr(where, b"x")
+
+
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_checkpoints(desk, name):
     write, words = CHECKPOINTS[name]
@@ -492,7 +502,7 @@ def test_checkpoints(desk, name):
     write(path)
     desk.change(PIPELINE, "glow.checkpoint", str(path))
     says(desk.error("--only", "01"), name, *words)
-    assert not (desk.folder / "boom").exists()
+    assert not [*desk.folder.rglob("boom"), *desk.folder.parent.glob("boom")]
 
 
 # ---- CelebA's and FairFace's files -----------------------------------------------------------------------

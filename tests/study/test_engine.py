@@ -186,6 +186,13 @@ def test_without_dask_one_line_says_what_to_install(tmp_path, monkeypatch, how):
         work_through(study, steps_of(study, WANTED), **how)
 
 
+def test_one_process_needs_no_dask(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.setitem(sys.modules, "dask", None)
+    study = study_in(tmp_path)
+    assert work_through(study, steps_of(study, WANTED[:1])) > 3
+
+
 def test_workers_keep_mallocs_own_rules(monkeypatch):
     """Dask's trimming at 64 kB doubles a certificate's time; its limits of threads stay."""
     for name in ("MALLOC_TRIM_THRESHOLD_", "OPENBLAS_NUM_THREADS"):

@@ -67,26 +67,41 @@ def uninterrupted(study, runs):
 # ---- killed --------------------------------------------------------------------------------------
 
 
-def kill_and_finish(runs, uninterrupted, folder, kills):
-    """Kill runs over one cache and output at random moments, then let one finish."""
+def kill_and_finish(runs, uninterrupted, folder, kills, each=False):
+    """Kill runs over one cache and output at random moments, then let one finish.
+
+    `each` lets a run finish in a copy after every kill, too; and every other run is then one on two workers,
+    of which the parent alone is killed.
+    """
     _, expected, before, notebook = uninterrupted
     cache, output = folder / "cache", folder / "out"
     chance, finished = random.Random(5), {}
     for number in range(kills):
-        run = runs.start(*arguments(cache, output))
+        alone = each and number % 2
+        run = runs.start(*arguments(cache, output, *(("--workers", "2") if alone else ())))
         if number < 0.75 * kills:  # before the notebook starts, where finished stages add up
             seconds = chance.uniform(0, before / 4)
         else:
             run.wait_for(lambda: in_notebook(output))
             seconds = chance.uniform(0, 1.1 * notebook)
         time.sleep(seconds)
-        kill_tree(run.pid)
+        if alone:
+            os.kill(run.pid, signal.SIGKILL)
+        else:
+            kill_tree(run.pid)
         assert run.wait() in (-signal.SIGKILL, 0)
         run.wait_alone()
         now = stages(cache)
         assert finished.items() <= now.items(), f"kill {number}: a finished stage was computed again"
         finished = now
         assert not output.exists() or contents(output) == contents(expected)
+        if each:
+            copy = folder / "copy"
+            shutil.copytree(folder, copy, ignore=lambda *_: ["copy"])
+            run = runs.start(*arguments(copy / "cache", copy / "out"))
+            assert run.wait() == 0, f"after kill {number}: {run.said}"
+            assert contents(copy / "out") == contents(expected), f"after kill {number}"
+            shutil.rmtree(copy)
     run = runs.start(*arguments(cache, output))
     assert run.wait() == 0, run.said
     assert finished.items() <= stages(cache).items()
@@ -105,7 +120,7 @@ def test_killed_at_20_moments_it_ends_with_the_tables_of_an_uninterrupted_run(ru
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_killed_at_100_moments_it_ends_with_the_tables_of_an_uninterrupted_run(runs, uninterrupted, tmp_path):
-    kill_and_finish(runs, uninterrupted, tmp_path, 100)
+    kill_and_finish(runs, uninterrupted, tmp_path, 100, each=True)
 
 
 # ---- interrupted ---------------------------------------------------------------------------------
