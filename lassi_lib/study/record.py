@@ -161,9 +161,9 @@ def stale(folder: Path, name: str, run: dict[str, Any]) -> str:
 
 
 def _code(path: Path) -> list[str]:
-    """Return a notebook's code cells, without those that a run adds."""
+    """Return a notebook's code cells, without those that a run adds and the defaults that it replaces."""
     cells = [c for c in read_json(path).get("cells", []) if c["cell_type"] == "code"]
-    added = {"injected-parameters", "failure"}
+    added = {"parameters", "injected-parameters", "failure"}
     return ["".join(c["source"]) for c in cells if not added & set(c["metadata"].get("tags", ()))]
 
 
