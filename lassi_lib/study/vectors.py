@@ -171,7 +171,8 @@ def _inputs(study: Study, attribute: str, kind: str, task: str) -> dict[str, Cal
     from lassi_lib.streams import torch_stream
 
     def others() -> np.ndarray:
-        names = [a for a in study.attribute_names() if a != attribute and study.n_classes(a) == 2]
+        of = attribute.partition("=")[0]  # Race=Black is determined by the other values of Race
+        names = [a for a in study.attribute_names() if a.partition("=")[0] != of and study.n_classes(a) == 2]
         return np.stack([study.labels("train", a) for a in names], axis=1)
 
     return {
