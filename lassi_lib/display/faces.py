@@ -44,6 +44,9 @@ def face_at(x: float, y: float, count: int, columns: int, shape: tuple[int, ...]
     return number if 0 <= number < count else None
 
 
+_LETTER = 6  # pixels of a caption's letter, on average
+
+
 def face_rows(
     rows: list[np.ndarray],
     labels: Sequence[str] = (),
@@ -53,7 +56,10 @@ def face_rows(
     """Draw rows of images [m, 3, S, S], each `widest` pixels at most, with labels before rows and captions."""
     size, columns = rows[0].shape[-1], max(len(row) for row in rows)
     text = [any(c) for c in captions] if captions else [False] * len(rows)
+    longest = max((len(c) for texts in captions or [] for c in texts), default=0)
     zoom = max(1, min(_PAGE // (columns * (size + _GAP)), widest // size))
+    if columns > 1:  # captions side by side must not overlap
+        zoom = max(zoom, -(-_LETTER * longest // (size + _GAP)))
     line = -(-16 // zoom)  # height of a line of captions, in image pixels
     tops = np.cumsum([0] + [size + _GAP + line * t for t in text])
     canvas = np.full((tops[-1] - _GAP, columns * (size + _GAP) - _GAP, 3), 255, np.uint8)

@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from lassi_lib.errors import StudyError
 from lassi_lib.similarity.kinds import DISCOVERED_NAMES
+from lassi_lib.study import vectors
 from lassi_lib.study.experiment import Experiment
 from lassi_lib.study.params import BaseParams, load_pipeline
 from lassi_lib.study.study import Study
@@ -38,6 +40,19 @@ def test_every_kind_gives_a_vector_of_its_length(study, kind):
     if kind == "perpendicular":
         assert float(a.norm()) == pytest.approx(1, rel=1e-5)
         assert torch.allclose(a, boundaries(study)["Young"].normal.float(), atol=1e-6)
+
+
+def test_other_values_of_one_variable_are_not_held_equal(study, monkeypatch):
+    """Race=Black is what no other race is: held equal, they would determine it."""
+    asked = []
+    names = ["Age-2", "Age-9", "Race=Black", "Race=Indian", "Race=White"]
+    monkeypatch.setattr(study, "attribute_names", lambda: names)
+    monkeypatch.setattr(study, "n_classes", lambda name: 9 if name == "Age-9" else 2)
+    monkeypatch.setattr(study, "labels", lambda split, name: asked.append(name) or np.zeros(2))
+    for name, others in (("Race=Black", ["Age-2"]), ("Age-2", names[2:])):
+        asked.clear()
+        assert vectors._inputs(study, name, "partialled", "")["others"]().shape == (2, len(others))
+        assert asked == others
 
 
 def test_discovered_vectors_are_unit_vectors_of_one_search(study):
