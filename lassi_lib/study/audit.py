@@ -79,10 +79,8 @@ def ranked(rows: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     numbers (judged by the check there), at_fault, not_above (of them, in no row above that is as sure and
     about the same), largest (points), p_holm (smallest).
     """
-    out, columns = (
-        [],
-        ["sure", "finding", "about", "check", "source", "table", "verdict", "numbers", "at_fault"],
-    )
+    columns = ["sure", "finding", "about", "check", "source", "table", "verdict", "numbers", "at_fault"]
+    out = []
     judged = rows[~rows["verdict"].isin(["no power", "not checked"])]
     totals = judged.groupby(["check", "source"]).size()
     faulty = rows[rows["sure"] != ""]
@@ -92,14 +90,8 @@ def ranked(rows: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
         total, table = int(totals[check, source]), ", ".join(dict.fromkeys(group["table"]))
         said = _sentence(rows[rows["check"] == check], group, worst, total, also, confidence)
         row = (worst["sure"], said, worst["about"], check, source, table, verdict, total, len(group))
-        out.append(
-            (
-                *row,
-                set(group["fact"].where(group["fact"] >= 0, -1 - group.index)),
-                float(worst["size"]),
-                group["p_holm"].min(),
-            )
-        )
+        facts = set(group["fact"].where(group["fact"] >= 0, -1 - group.index))  # -1: no number of the file
+        out.append((*row, facts, float(worst["size"]), group["p_holm"].min()))
     table = pd.DataFrame(out, columns=[*columns, "not_above", "largest", "p_holm"])
     order = table["sure"].map({name: i for i, name in enumerate(SURE)})
     table = table.assign(order=order).sort_values(

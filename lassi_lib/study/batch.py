@@ -126,10 +126,8 @@ def run_profile(args: argparse.Namespace) -> int:
         with suppress(_FirstFailure):
             options = {"workers": args.workers, "scheduler": args.scheduler}
             work_through(study, steps, **options, told=told, failed=lost.note)
-        facts, seconds = (
-            study.facts(),
-            study.seconds(_experiments(study, params, output)),
-        )
+        facts = study.facts()
+        seconds = study.seconds(_experiments(study, params, output))
         made = made_by(started, device_name(study.device), data_checksums(study))
         with drafted(output) as draft:
             remove_leftovers(draft, args.profile)

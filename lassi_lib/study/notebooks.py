@@ -151,7 +151,21 @@ def execute(
         or _artefacts_verdict(output.parent, stamps)
         or _stages_verdict(stages, read)
     )
+    return NotebookOutcome(not error, seconds, error, _save(notebook, output, error, scrub), read)
 
+
+def not_executed(source: str | Path, output: str | Path, error: str) -> NotebookOutcome:
+    """Write a notebook that could not even begin, as a failed one with its error; see `execute`."""
+    import nbformat
+
+    source, output = Path(source).resolve(), Path(output).resolve()
+    scrub = _scrubber((source.parent, output.parent, Path(__file__).parents[2]), {})
+    error, notebook = scrub(error), nbformat.read(source, as_version=4)
+    return NotebookOutcome(False, 0.0, error, _save(notebook, output, error, scrub))
+
+
+def _save(notebook: Any, output: Path, error: str, scrub: Callable[[str], str]) -> Path:
+    """Write a notebook to `output`, or as failed beside it if there is an error; return where."""
     import nbformat
 
     failed = output.with_suffix(".failed.ipynb")
@@ -159,20 +173,7 @@ def execute(
     with whole(path) as draft:
         draft.write_text(nbformat.writes(_clean(notebook, error, scrub)) + "\n", encoding="utf-8")
     obsolete.unlink(missing_ok=True)
-    return NotebookOutcome(not error, seconds, error, path, read)
-
-
-def not_executed(source: str | Path, output: str | Path, error: str) -> NotebookOutcome:
-    """Write a notebook that could not even begin, as a failed one with its error; see `execute`."""
-    import nbformat
-
-    source, failed = Path(source).resolve(), Path(output).resolve().with_suffix(".failed.ipynb")
-    scrub = _scrubber((source.parent, failed.parent, Path(__file__).parents[2]), {})
-    error, notebook = scrub(error), nbformat.read(source, as_version=4)
-    with whole(failed) as draft:
-        draft.write_text(nbformat.writes(_clean(notebook, error, scrub)) + "\n", encoding="utf-8")
-    Path(output).unlink(missing_ok=True)
-    return NotebookOutcome(False, 0.0, error, failed)
+    return path
 
 
 def _read(path: str | Path) -> dict:

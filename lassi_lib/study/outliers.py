@@ -211,10 +211,8 @@ def _regress_one(means: pd.DataFrame, outcome: str, confidence: float, draws: in
     found = [correlate(used[name], y, used["sensitive"], used["task"]) for name in names]
     table["spearman"] = [c.rho for c in found]
     table["spearman_low"], table["spearman_high"] = np.transpose([c.interval(confidence) for c in found])
-    table["spearman_variance"], table["spearman_freedom"] = (
-        [c.variance for c in found],
-        [c.freedom for c in found],
-    )
+    table["spearman_variance"] = [c.variance for c in found]
+    table["spearman_freedom"] = [c.freedom for c in found]
     table["spearman_in_tasks"] = [rank_correlation(inside[name], inside[outcome]) for name in names]
     table[FITTED] = np.nan
     if n < k + 3 or (x.std(0) == 0).any():

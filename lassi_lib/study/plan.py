@@ -172,10 +172,8 @@ def _typical(step: Step, took: Iterable[tuple[dict, list[str], float]]) -> float
     for params, parents, seconds in took:
         if step.verb == "certificates" and params.get("mode", "monte_carlo") != step.args[1].mode:
             continue
-        common, equal = (
-            len(set(parents) & set(stage.parents)),
-            sum(params.get(k) == v for k, v in own.items()),
-        )
+        common = len(set(parents) & set(stage.parents))
+        equal = sum(params.get(k) == v for k, v in own.items())
         # a classifier's one parent is an encoder that nothing else shares
         if common or len(stage.parents) == 1 or equal == len(own):
             alike.setdefault((len(parents) == len(stage.parents), common, equal), []).append(seconds)
