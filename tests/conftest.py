@@ -1,6 +1,7 @@
 """Where the real data lie, and quiet progress bars."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,8 +11,23 @@ from pathlib import Path
 import pytest
 
 os.environ["LASSI_QUIET"] = "1"
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not take cores from other tests
 ROOT = Path(__file__).resolve().parents[1]
+_LONG = re.compile(r"def \w+\([^)]*\b(smoke|stages|lab|run_cells|rendered)\b")  # fixtures that take a minute
 SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep together, where tests run side by side (pytest -n), a file's and those that need a long fixture."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return "long" if _LONG.search((ROOT / file).read_text()) else file
+
+    return Together(config, log)
 
 
 @pytest.fixture

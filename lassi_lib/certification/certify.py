@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lassi_lib.certification import batched, black_box
+from lassi_lib.certification import batched, black_box, monte_carlo
 from lassi_lib.certification import workers as processes
 from lassi_lib.certification.modes import MODES, STATUSES
 from lassi_lib.certification.network import Restriction
@@ -29,7 +29,7 @@ from lassi_lib.numerics import threads
 from lassi_lib.progress import progress
 from lassi_lib.similarity.sets import SimilaritySet
 
-__all__ = ["MODES", "STATUSES", "CertificationSpec", "certify"]
+__all__ = ["MODES", "STATUSES", "CertificationSpec", "certify", "certify_smoothed", "smooth"]
 
 _BLOCK, _HELD = 32, 1024  # latents per first-layer product; first layers held at a time
 _CHUNK = 8  # points sent to a process at a time
@@ -119,8 +119,83 @@ def certify(
             label=label,
         )
     encoder = Restriction(representation, similarity.vectors, device)
+    problem = Problem(encoder.without_first(), similarity, *_weights(classifier), spec, seed)
+    return _table(_rows(encoder, problem, z, indices, mode, workers, device, label), labels)
+
+
+@torch.no_grad()
+def smooth(
+    representation: Any,
+    similarity: SimilaritySet,
+    z: torch.Tensor,
+    spec: CertificationSpec,
+    *,
+    seed: int,
+    indices: Sequence[int],
+    workers: int = 1,
+    device: str | torch.device = "cpu",
+    label: str = "",
+) -> dict[str, np.ndarray]:
+    """Do the part of the mode ``monte_carlo`` that knows no classifier: center smoothing of R at every point.
+
+    With `certify_smoothed` it gives what `certify` gives, bit for bit. Where an encoder serves many tasks
+    (claim 3) it is most of the work, and needed once. Parameters are those of `certify`; nothing of the spec
+    that is about votes matters.
+
+    Returns
+    -------
+    dict of numpy.ndarray
+        By name, one entry per point: ``index``, ``center`` (r_cs, float64 [N, k]), ``d_cs`` (NaN where the
+        center abstained), ``center_radius``, ``mass_fraction``, ``smoothing_error``, ``n_pieces``.
+    """
+    device = torch.device(device)
+    encoder = Restriction(representation, similarity.vectors, device)
+    nobody = np.zeros((0, len(encoder.tail[-1][1]))), np.zeros(0)  # a classifier without classes
+    problem = Problem(encoder.without_first(), similarity, *nobody, spec, seed)
+    rows = _rows(encoder, problem, z, indices, "monte_carlo", workers, device, label)
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def certify_smoothed(
+    smoothed: dict[str, np.ndarray],
+    classifier: torch.nn.Linear,
+    labels: Sequence[int],
+    spec: CertificationSpec,
+    *,
+    seed: int,
+) -> pd.DataFrame:
+    """Certify the points that `smooth` smoothed, for one classifier; returns what `certify` returns."""
+    weight, bias = _weights(classifier)
+    rows = []
+    for values in zip(*smoothed.values(), strict=True):
+        point = dict(zip(smoothed, values, strict=True))
+        index = int(point.pop("index"))
+        rows.append({"index": index, **monte_carlo.judge(point, weight, bias, spec, seed, index)})
+    return _table(rows, labels)
+
+
+def _weights(classifier: torch.nn.Linear) -> tuple[np.ndarray, np.ndarray]:
     weight, bias = (p.detach().cpu().double().numpy() for p in (classifier.weight, classifier.bias))
-    problem = Problem(encoder.without_first(), similarity, weight, bias, spec, seed)
+    return weight, bias
+
+
+def _table(rows: list[dict[str, Any]], labels: Sequence[int]) -> pd.DataFrame:
+    table = pd.DataFrame(rows)
+    table.insert(1, "label", np.asarray(labels, dtype=np.int64))
+    return table
+
+
+def _rows(
+    encoder: Restriction,
+    problem: Problem,
+    z: torch.Tensor,
+    indices: Sequence[int],
+    mode: str,
+    workers: int,
+    device: torch.device,
+    label: str,
+) -> list[dict[str, Any]]:
+    """Return a row per point, with its number, in the points' order."""
     numbers, rows = np.asarray(indices).tolist(), []
     with (
         threads(1),
@@ -139,7 +214,7 @@ def certify(
                     f"certify {label}: a latent of the test points is not finite: encode them again"
                 )
             here = numbers[start : start + len(u0)]
-            if device.type == "cuda" and batched.offers(mode, similarity.n):
+            if device.type == "cuda" and batched.offers(mode, problem.similarity.n):
                 found = batched.certify_batch(problem, torch.from_numpy(u0), here, mode, device)
                 parts = [[{"index": i, **row} for i, row in zip(here, found, strict=True)]]
             else:
@@ -148,9 +223,7 @@ def certify(
             for found in parts:
                 rows += found
                 bar.update(len(found))
-    table = pd.DataFrame(rows)
-    table.insert(1, "label", np.asarray(labels, dtype=np.int64))
-    return table
+    return rows
 
 
 def _mapped(problem: Problem, mode: str, path: Path, jobs: list[tuple], workers: int) -> Iterator[list[dict]]:

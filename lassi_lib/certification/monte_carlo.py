@@ -17,6 +17,7 @@ import torch
 from lassi_lib.certification import line, patch, smoothing
 from lassi_lib.certification.center import CenterSmoothing, center_smoothing
 from lassi_lib.certification.problem import TOLERANCE, Problem
+from lassi_lib.certification.spec import CertificationSpec
 from lassi_lib.streams import numpy_stream
 
 
@@ -59,30 +60,59 @@ def certify_point(problem: Problem, u0: torch.Tensor, index: int) -> dict[str, A
 def row(
     problem: Problem, index: int, cs: CenterSmoothing, origin: torch.Tensor, pieces: float
 ) -> dict[str, Any]:
-    """Smooth C at the center and compare the radii, given R(z) = `origin` [k]."""
-    spec = problem.spec
-    found = {
-        "prediction": -1,
-        "status": "ABSTAINED_CENTER",
-        "d_cs": math.nan,
-        "d_rs": math.nan,
-        "p_A": math.nan,
+    """Return the row of a point whose representations were smoothed, given R(z) = `origin` [k].
+
+    A problem without a classifier asks for the smoothed point alone (`judge` says what of it).
+    """
+    smoothed = {
+        "center": (origin + cs.center).numpy(),
+        "d_cs": math.nan if cs.d_cs is None else cs.d_cs,
         "center_radius": cs.radius,
         "mass_fraction": cs.mass_fraction,
         "smoothing_error": float(cs.center.norm()),
         "n_pieces": pieces,
     }
-    if cs.d_cs is None:
-        return found
-    logits = problem.weight @ (origin + cs.center).numpy() + problem.bias
-    votes = (numpy_stream(problem.seed, f"votes/{stage}", index) for stage in ("guess", "count"))
-    rs = smoothing.smooth_classifier(logits, problem.weight, spec, *votes)
-    found |= {"d_cs": cs.d_cs, "p_A": rs.p_A, "status": "ABSTAINED_CLASSIFIER"}
+    if not len(problem.weight):
+        return smoothed
+    return judge(smoothed, problem.weight, problem.bias, problem.spec, problem.seed, index)
+
+
+def judge(
+    smoothed: dict[str, Any],
+    weight: np.ndarray,
+    bias: np.ndarray,
+    spec: CertificationSpec,
+    seed: int,
+    index: int,
+) -> dict[str, Any]:
+    """Smooth C at a smoothed point and compare the radii.
+
+    Parameters
+    ----------
+    smoothed : dict
+        ``center`` (r_cs, float64 [k]), ``d_cs`` (NaN if the center abstained), and what stands beside them.
+    weight, bias : numpy.ndarray
+        float64 [K, k] and [K], the classifier C.
+    spec : CertificationSpec
+        Noise, sample sizes and failure probabilities.
+    seed, index : int
+        Name the streams of the votes.
+    """
+    d_cs = smoothed["d_cs"]
+    known = {k: smoothed[k] for k in ("center_radius", "mass_fraction", "smoothing_error", "n_pieces")}
+    none = {
+        "prediction": -1,
+        "status": "ABSTAINED_CENTER",
+        "d_cs": math.nan,
+        "d_rs": math.nan,
+        "p_A": math.nan,
+    }
+    if math.isnan(d_cs):
+        return none | known
+    votes = (numpy_stream(seed, f"votes/{stage}", index) for stage in ("guess", "count"))
+    rs = smoothing.smooth_classifier(weight @ smoothed["center"] + bias, weight, spec, *votes)
+    found = none | {"d_cs": d_cs, "p_A": rs.p_A, "status": "ABSTAINED_CLASSIFIER"}
     if rs.d_rs is not None:
-        fair = cs.d_cs < rs.d_rs * (1 - TOLERANCE)
-        found |= {
-            "prediction": rs.prediction,
-            "d_rs": rs.d_rs,
-            "status": "CERTIFIED" if fair else "NOT_CERTIFIED",
-        }
-    return found
+        status = "CERTIFIED" if d_cs < rs.d_rs * (1 - TOLERANCE) else "NOT_CERTIFIED"
+        found |= {"prediction": rs.prediction, "d_rs": rs.d_rs, "status": status}
+    return found | known

@@ -8,6 +8,8 @@ gives the same levels as flooring once.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.nn.functional import interpolate
 
@@ -50,6 +52,22 @@ def quantise(images: torch.Tensor, bits: int = 5) -> torch.Tensor:
     """
     levels = images >> (8 - bits)
     return levels.float() / 2**bits - 0.5
+
+
+def beyond_images(x: Any, bits: int = 5) -> tuple[Any, Any]:
+    """Return which values lie below, and which above, all that an image can have (`quantise`).
+
+    Masks like x, a tensor or an array; half a step is allowed for, within which a value is still nearest to
+    one that an image has.
+    """
+    half = 0.5 / 2**bits
+    return x < -0.5 - half, x > 0.5 - half
+
+
+def percent_beyond(x: Any, bits: int = 5) -> float:
+    """Return the percentage of values that no image can have (`beyond_images`)."""
+    below, above = beyond_images(torch.as_tensor(x), bits)
+    return 100 * float((below | above).float().mean())
 
 
 def to_uint8(x: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from lassi_lib.display.style import StudyFigure, colours_of, grouped, margins, marker_of, pair_names, words
 
@@ -78,5 +79,9 @@ def _draw(axes, table: pd.DataFrame, column: str, by: str, place: dict, line: st
     limits = {"scale": "log", "lim": (np.fmin(low, 50), np.fmax(high, 200))} if ratio else {"lim": (-3, 103)}
     axes.set(**{("y" if across else "x") + name: value for name, value in limits.items()})
     if ratio:
+        axis = axes.yaxis if across else axes.xaxis
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
         (axes.axhspan if across else axes.axvspan)(limits["lim"][0], 100, color="#eef3f8", lw=0, zorder=0)
     (axes.set_ylabel if across else axes.set_xlabel)(_PANELS[column], fontsize=9)

@@ -54,8 +54,10 @@ def _bytes(values: np.ndarray) -> np.ndarray:
 
 def _marked(images: np.ndarray) -> np.ndarray:
     """Return faded faces [n, 3, S, S] with the pixels that leave the range in full colour."""
+    from lassi_lib.data.preprocess import beyond_images
+
     faded = np.repeat(_bytes(0.8 + 0.2 * (images + 0.5).clip(0, 1)).mean(1, keepdims=True), 3, axis=1)
-    for colour, lost in zip(OUT_OF_RANGE, (images < -0.5, images > 0.5), strict=True):
+    for colour, lost in zip(OUT_OF_RANGE, beyond_images(images), strict=True):
         faded = np.where(lost.any(1, keepdims=True), np.array(colour)[:, None, None], faded)
     return faded.astype(np.uint8)
 

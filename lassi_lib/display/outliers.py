@@ -119,7 +119,7 @@ def outlier_scatter(means: pd.DataFrame, fits: pd.DataFrame, labelled: Iterable[
 
 # column of `pair_means` -> what its panel is called, and the format of a cell
 _PANELS = {
-    "ratio": ("d_cs / d_rs, median over faces (below 1: certified)", "{:.3g}"),
+    "ratio": ("d_cs / d_rs, median over faces (below 1: most are certified)", "{:.3g}"),
     "certified_fairness": ("certified fairness, % of faces", "{:.0f}"),
     "phi": ("phi of attribute and task in the labels", "{:+.2f}"),
     "cos_task": ("cos(a, normal of the task's boundary)", "{:+.2f}"),

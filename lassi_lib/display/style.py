@@ -33,7 +33,9 @@ class StudyFigure(Figure):
     vector = False  # set where there are pictures among lines: kept as SVG too, pictures as they are
 
     def legend_above(self, handles: Sequence, names: Sequence[str], ncols: int = 6, **look: Any) -> Any:
-        """Put the legend above all panels."""
+        """Put the legend above all panels, in as many columns (of at most `ncols`) as the figure is wide."""
+        inches = 0.6 + 0.085 * max(map(len, names), default=0)  # of one entry: its mark, and 9-point letters
+        ncols = min(ncols, max(1, int(self.get_figwidth() / inches)))
         return self.legend(handles, names, loc="outside upper center", ncols=ncols, frameon=False, **look)
 
     def encoded(self, quick: bool = False) -> tuple[str, bytes]:

@@ -62,7 +62,16 @@ _OF_METHODS = typing.get_type_hints(MethodParams, include_extras=True)
 
 # which parameters name what
 ATTRIBUTES = ("attributes", "task", "tasks", "resnet_tasks", "probes")
-PAIRS = ("pairs", "outlier_pairs", "strip_pairs", "base_pairs", "resnet_pairs", "dial_pair", "dial_outlier")
+PAIRS = (
+    "pairs",
+    "outlier_pairs",
+    "original",
+    "strip_pairs",
+    "base_pairs",
+    "resnet_pairs",
+    "dial_pair",
+    "dial_outlier",
+)
 METHODS = ("methods", "seeds_of", "smoothed", "judged", "judged_method", "cause_methods")
 KINDS = ("vector_types", "swap_kinds", "outlier_kinds")
 SINGLE = ("task", "dial_pair", "dial_outlier", "judged_method")

@@ -197,8 +197,10 @@ def _beside(rows: pd.DataFrame) -> str:
         text.append(f"Of {len(group)} with a published deviation {n} are {words}. " if len(group) else "")
     group = rows[rows["check"] == "above the majority rate"]
     judged = group[group["verdict"] != "not checked"]
-    n = int((judged["verdict"] == "not above the majority rate").sum())
-    text.append(f"Of {len(judged)} accuracies {n} are not above the majority rate of the same images. ")
+    words = ("not above the majority rate", "not shown above the majority rate")
+    below, unsure = (int((judged["verdict"] == word).sum()) for word in words)
+    text.append(f"Of {len(judged)} accuracies {below} are not above the majority rate of the same images")
+    text.append(f", {unsure} more are not shown to be. " if unsure else ". ")
     return "".join(text)
 
 

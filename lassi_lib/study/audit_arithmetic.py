@@ -21,7 +21,8 @@ def attainable_means(facts: pd.DataFrame) -> pd.DataFrame:
 
     Counts add up to k of N = m n, so only the shares 100 k / N can be, here rounded as printed. Where
     that is (nearly) every number of so many digits, the check has no power and says so. A number that
-    only the mean of m shares rounded *before* averaging can be is `unexplained`, else `impossible`.
+    only the mean of m shares rounded *before* averaging, or a share rounded twice, can be is `unexplained`,
+    else `impossible`.
     (With two seeds and one decimal that is every number, so this way out can never be ruled out; but
     if values had been averaged so, no more numbers would pass the check than by chance.)
     """
@@ -32,12 +33,15 @@ def attainable_means(facts: pd.DataFrame) -> pd.DataFrame:
         k = int(np.floor(r.value / 100 * total))
         near = [j for j in (k, k + 1) if j <= total]
         gap = min(abs(100 * j / total - r.value) for j in near)
-        words = " or ".join(f"{j}/{total} = {100 * j / total:.{r.decimals + 1}f}" for j in near)
+        words = " or ".join(f"{j}/{total} = {100 * j / total:.{r.decimals + 2}f}" for j in near)
         if gap <= r.half + 1e-9:
             any_would = attainable_share(n, m, r.decimals) > 0.99
             return *(("any", "no power") if any_would else (words, "consistent")), gap - r.half
         if m > 1 and _mean_of_rounded(r.value, n, m, r.decimals):
             return f"{words}, unless values were rounded before averaging", "unexplained", gap - r.half
+        twice = [round(round(100 * j / total, r.decimals + 1) + 1e-9, r.decimals) for j in near]
+        if any(abs(found - r.value) < 1e-9 for found in twice):
+            return f"{words}, unless rounded twice", "unexplained", gap - r.half
         return words, "impossible", gap - r.half
 
     rows = facts[facts["metric"].isin(SHARES) & facts["n_eval"].notna()]

@@ -122,9 +122,10 @@ def run_profile(args: argparse.Namespace) -> int:
     if args.verbose:
         print(describe(study, steps))
     lost = _Lost(study.cache.root / "logs" / args.profile / "experiments.log", args.fail_fast)
-    with Overall(_durations(study, steps, pipeline, names, output), workers=args.workers):
+    durations = _durations(study, steps, pipeline, names, output)
+    with Overall(durations, workers=args.workers):
         with suppress(_FirstFailure):
-            options = {"workers": args.workers, "scheduler": args.scheduler}
+            options = {"workers": args.workers, "scheduler": args.scheduler, "seconds": durations}
             work_through(study, steps, **options, told=told, failed=lost.note)
         facts = study.facts()
         seconds = study.seconds(_experiments(study, params, output))
@@ -236,7 +237,8 @@ def _durations(
 ) -> dict[str, float | None]:
     """Return what is left to do with the seconds it took before: stages by key, notebooks by name.
 
-    What was never recorded shares what the profile's stated minutes leave, if it states any.
+    What was never recorded shares what the profile's stated minutes leave, if it states any, beside all that
+    is recorded or already done.
     """
     from lassi_lib.study.plan import expected_seconds, missing
     from lassi_lib.study.record import read_json
@@ -247,7 +249,8 @@ def _durations(
     left |= {name: 60 * before.get(name, {}).get("minutes", 0) or None for name in names}
     unknown = [key for key, seconds in left.items() if seconds is None]
     stated = 60 * _STATED_WORKERS * sum(pipeline.minutes.get(name, 0) for name in names)
-    rest = stated - sum(filter(None, left.values()))
+    done = (seconds for key, seconds in expected.items() if key not in left)
+    rest = stated - sum(filter(None, (*left.values(), *done)))
     return left | {key: rest / len(unknown) for key in unknown if rest > 0}
 
 

@@ -13,7 +13,7 @@ from lassi_lib.study.experiment import Experiment
 from lassi_lib.study.published import merk_beside_eccv, published
 from lassi_lib.study.statistics import PAIR, outcomes, parts_of, rated
 from lassi_lib.study.study import Study
-from lassi_lib.study.verdicts import Verdict, beyond_seeds, of_seeds, tally, worst_of
+from lassi_lib.study.verdicts import Verdict, beyond_seeds, of_seeds, outcome_first, tally, worst_of
 
 PUBLISHED_KINDS = ("mean_difference", "perpendicular", "ramaswamy", "discovered")
 _FIT = 8000  # training faces that a probe is fitted on
@@ -154,8 +154,9 @@ def transfer_verdict(rows: pd.DataFrame, min_fairness: float, confidence: float 
         table.append(row)
     table = pd.DataFrame(table)
     table["outcome"] = beyond_seeds(table["outcome"], table["n_seeds"])
+    table = outcome_first(table, [*PAIR, "method"])
     outcome = worst_of(table["outcome"])
-    few, counted = of_seeds(table["n_seeds"].min())
+    few, counted = of_seeds(table["n_seeds"])
     text = (
         f"Claim 3 is {outcome}{few}: of {len(table)} pairs {tally(table['outcome'])}. A pair is supported when the lower "
         f"{100 * confidence:g} % bound of its certified fairness is at least {min_fairness:g} % and that of "

@@ -8,14 +8,16 @@ result. All workers share one stage cache: on a cluster, a folder that every mac
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from lassi_lib.errors import StudyError, mendable
@@ -32,6 +34,7 @@ _QUIET = "ignore:resource_tracker"  # what multiprocessing says of semaphores wh
 _CLOSING = 3.0  # seconds that workers get to stop
 _BEGUN = "lassi-begun"  # what a worker calls the news that it begins with a stage
 _ANSWER = "10s"  # how long a scheduler may take to answer
+_UNKNOWN: Mapping[str, float | None] = MappingProxyType({})
 _FOUNDATIONS = ("glow", "latents")  # without these there is nothing to study
 Failed = Callable[["Step", Exception], None]
 
@@ -53,6 +56,7 @@ def work_through(
     scheduler: str = "",
     told: Callable[[Step], None] = lambda step: None,
     failed: Failed | None = None,
+    seconds: Mapping[str, float | None] = _UNKNOWN,
 ) -> int:
     """Compute all steps that are not kept yet; return how many there were. Parents come before children.
 
@@ -60,7 +64,8 @@ def work_through(
     `scheduler`, tcp://host:port or its file (.json), is a running cluster to use instead. `told` hears of
     every step that has been computed, `failed` of every one that could not be, itself or for want of a parent,
     with the error; the others go on. Without it, and where nothing else could go on (no room on the disk, no
-    flow, no latents), the error is raised.
+    flow, no latents), the error is raised. A cluster orders by the `seconds` that steps are expected to take,
+    by their keys (`urgency`).
 
     Raises
     ------
@@ -92,7 +97,7 @@ def work_through(
     where = Where(str(study.data_root or ""), str(study.cache.root.resolve()), str(study.device))
     client = connect(scheduler) if scheduler else start(workers, where.device)
     try:
-        submit(client, todo, where, told, failed)
+        submit(client, todo, where, told, failed, seconds)
     finally:
         if not isinstance(sys.exception(), KeyboardInterrupt):  # then `leave` ends the workers, in no time
             close(client)
@@ -113,15 +118,17 @@ def submit(
     where: Where,
     told: Callable[[Step], None] = lambda step: None,
     failed: Failed | None = None,
+    seconds: Mapping[str, float | None] = _UNKNOWN,
 ) -> None:
-    """Run steps on a cluster, each after its parents; `told` and `failed` are those of `work_through`."""
+    """Run steps on a cluster, each after its parents; the rest is as in `work_through`."""
     from distributed import as_completed
 
-    futures: dict[str, Future] = {}
+    urgent, futures = urgency(steps, seconds), {}
     for rank, step in enumerate(steps):
         parents = [futures[key] for key in step.stage.parents if key in futures]
+        priority = urgent[step.stage.key] - 1e-3 * rank  # equally urgent ones in the order of the plan
         futures[step.stage.key] = client.submit(
-            run_step, step, where, parents, key=f"{step.verb}-{step.stage.key}", priority=-rank
+            run_step, step, where, parents, key=f"{step.verb}-{step.stage.key}", priority=priority
         )
     by_future = {futures[step.stage.key].key: step for step in steps}
     client.subscribe_topic(_BEGUN, lambda event: started(*event[1]))
@@ -134,6 +141,21 @@ def submit(
         else:
             finished(step.stage.key)
             told(step)
+
+
+def urgency(steps: Sequence[Step], seconds: Mapping[str, float | None]) -> dict[str, float]:
+    """Return, by the steps' keys, the seconds that the longest chain from a step on is expected to take.
+
+    Whatever waits at the end of the longest chain is what a cluster waits for at last: it begins with that.
+    """
+    chain: dict[str, float] = {}
+    below: dict[str, float] = {}
+    for step in reversed(steps):  # parents come before children
+        key = step.stage.key
+        chain[key] = (seconds.get(key) or 0.0) + below.get(key, 0.0)
+        for parent in step.stage.parents:
+            below[parent] = max(below.get(parent, 0.0), chain[key])
+    return chain
 
 
 def result_of(future: Future) -> Any:
@@ -214,10 +236,19 @@ def _refuse_ctrl_c() -> None:
 def close(client: Client) -> None:
     """Leave a cluster; one that was started here is stopped with its workers, whatever they are doing."""
     cluster = client.cluster
-    with suppress(TimeoutError):  # processes of ours that are slow to stop end with this one
+    if cluster is None:
+        with suppress(TimeoutError):
+            client.close(timeout=_CLOSING)
+        return
+    with suppress(TimeoutError):  # a worker that is only just beginning again cannot be stopped yet
+        client.wait_for_workers(len(cluster.workers), timeout=_CLOSING)
+    try:
         client.close(timeout=_CLOSING)
-        if cluster is not None:
-            cluster.close(timeout=_CLOSING)
+        cluster.close(timeout=_CLOSING)
+    except Exception:  # the work is done: whatever Dask stumbles over, its processes have to end
+        cluster.shutdown_on_close = False  # Dask is not to try it again when this process ends
+        for process in multiprocessing.active_children():  # no other is left by now
+            process.kill()
 
 
 def connect(address: str) -> Client:

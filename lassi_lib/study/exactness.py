@@ -22,6 +22,7 @@ from lassi_lib.study.statistics import (
     with_ends,
 )
 from lassi_lib.study.study import Study
+from lassi_lib.study.tables import ranges
 
 if TYPE_CHECKING:
     import torch
@@ -200,6 +201,19 @@ def own_radius(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with d_rs - d_cs: positive is certified. Abstentions are left out."""
     seen = rows.dropna(subset=["d_cs", "d_rs"])
     return seen.assign(slack=seen["d_rs"] - seen["d_cs"])
+
+
+def slack_text(slack: pd.DataFrame) -> str:
+    """Say where the median face of each pair lies, by mode and method, from the rows of `own_radius`."""
+    medians = slack.groupby([*PAIR, "mode", "method"], sort=False)["slack"].median().reset_index()
+    return f"The median d_rs - d_cs, over the pairs, {ranges(medians, ['mode', 'method'], 'slack', '')}."
+
+
+def radius_text(sweep: pd.DataFrame) -> str:
+    """Say how constant decisions are on the smallest and on the largest set of `radius_sweep`."""
+    ends = dict.fromkeys((sweep["epsilon"].min(), sweep["epsilon"].max()))
+    said = (f"epsilon {e:g}: {ranges(sweep[sweep['epsilon'] == e], ['method'], 'fair')}" for e in ends)
+    return f"Constant decisions, over the pairs, at {'; at '.join(said)}."
 
 
 def one_attribute(experiments: Iterable[Experiment]) -> list[Experiment]:

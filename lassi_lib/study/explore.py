@@ -41,8 +41,10 @@ class Frame:
 
     @property
     def outside(self) -> float:
-        """The percentage of values that leave [-0.5, 0.5]: no stored image can have them."""
-        return 100 * float((np.abs(self.image) > 0.5).mean())
+        """The percentage of values that no image can have."""
+        from lassi_lib.data.preprocess import percent_beyond
+
+        return percent_beyond(self.image)
 
 
 def offered_kinds(study: Study, attribute: str, task: str = "") -> list[str]:

@@ -59,19 +59,19 @@ def traversals(
     """Return a test face moved along each attribute vector, and how far the pixels leave their range.
 
     `t` [m] are coefficients, in units of the vector. Strips: attribute -> uint8 [m, 3, S, S], without those
-    that have no direction (see `vector_table`). Table: per attribute the share of decoded values outside
-    [-0.5, 0.5], in percent: the similarity set lives in latent space and is no set of storable images.
+    that have no direction (see `vector_table`). Table: per attribute the percentage of decoded values
+    that no image can have: the similarity set lives in latent space and is no set of storable images.
     """
     import torch
 
-    from lassi_lib.data.preprocess import to_uint8
+    from lassi_lib.data.preprocess import percent_beyond, to_uint8
 
     z = study.latents("test")[index]
     strips, rows = {}, []
     for name, a in _directions(study, attributes).items():
         x = study.decode(z + torch.as_tensor(t, dtype=z.dtype)[:, None] * a)
         strips[name] = to_uint8(x)
-        rows.append({"attribute": name, "outside range %": 100 * float((x.abs() > 0.5).float().mean())})
+        rows.append({"attribute": name, "outside range %": percent_beyond(x)})
     return strips, pd.DataFrame(rows)
 
 

@@ -207,6 +207,8 @@ def _run(
     spec.write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
     library = str(Path(__file__).resolve().parents[2])
     own = {"LASSI_QUIET": "1", "MPLBACKEND": "agg", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    # Notebooks run side by side, and another number of threads would change the last digits of sums.
+    own |= {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "OMP_WAIT_POLICY": "PASSIVE"}
     own["LASSI_READ"] = str(job / "read.txt")  # where the cache notes what is read
     own["PYTHONPATH"] = os.pathsep.join(filter(None, (library, os.environ.get("PYTHONPATH"))))
     # Own folders: no kernel, start-up file or history of the user has a say in the results.

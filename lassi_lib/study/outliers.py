@@ -301,7 +301,7 @@ def explanations_verdict(
 
 
 def _found(fits: pd.DataFrame) -> list[RankCorrelation]:
-    columns = ("spearman", "spearman_variance", "spearman_freedom")
+    columns = ("spearman", "spearman_variance", "spearman_freedom", "n_pairs")
     return [RankCorrelation(*values) for values in fits[[*columns]].to_numpy(float)]
 
 
@@ -323,6 +323,10 @@ def combined_verdict(regression: Verdict, experiment: Verdict) -> Verdict:
     ours = [f"{r.explanation} is {r.outcome}" for r in table[~table["published"]].itertuples()]
     text = (
         f"Why some pairs can hardly be certified, by the published explanations: {'; '.join(said)}. By ours: "
-        f"{'; '.join(ours)}. What regression or experiment finds holds unless the other finds the opposite."
+        f"{'; '.join(ours)}. What regression or experiment finds holds unless the other finds the opposite; the outcome is not "
+        "supported if either published explanation is not, supported if both are, else inconclusive."
     )
+    alone = table[(table["outcome"] == table["by experiment"]) & (table["by regression"] == "inconclusive")]
+    if len(alone := alone[alone["outcome"] != "inconclusive"]):
+        text += f" By the experiment on rendered faces alone: {'; '.join(alone['explanation'])}."
     return Verdict(worst_of(table.loc[table["published"], "outcome"]), text, table)

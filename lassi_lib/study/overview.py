@@ -20,6 +20,7 @@ from lassi_lib.study.params import NOTEBOOKS, notebooks_of, profiles
 from lassi_lib.study.published import published
 from lassi_lib.study.record import read_json, stale
 from lassi_lib.study.render import link, page, picture, table, title_of, write_page
+from lassi_lib.study.tables import span
 
 ORDER = ("demo", "celeba20k", "fairface", "shapes3d", "celeba", "celeba128")  # of profiles; then others
 PAPERS = {"merk2023": "Merk et al. 2023", "eccv2022": "ECCV 2022", "iclr2022": "ICLR 2022"}
@@ -52,12 +53,6 @@ _LEGEND = (
 
 
 # ---- what was published: sentences whose numbers come from published_results.csv ------------------
-
-
-def span(values: Iterable[float], digits: int = 1) -> str:
-    """Return '5.6 to 98.9', or one number where all are the same."""
-    low, high = (f"{round(v, digits) + 0.0:,.{digits}f}" for v in (min(values), max(values)))
-    return low if low == high else f"{low} to {high}"
 
 
 def _of(metric: str, **filters: Any) -> str:
@@ -130,12 +125,14 @@ def _ground_truth() -> str:
 
 def _sensitivity() -> str:
     rows = published(table="Supp. Table 10", metric="certified_fairness", method="LASSI")
+    task, sensitive = rows.groupby(["task", "sensitive"])["lambda2"].nunique().idxmax()  # the longest line
+    rows = rows[(rows["task"] == task) & (rows["sensitive"] == sensitive)]
     best = rows.groupby("lambda2")["value"].max()
     jump = best.diff().idxmax()
     below = best[best.index < jump]
     return (
-        f"ECCV, Supp. Table 10: up to lambda_2 = {below.index[-1]:g} at most {below.max():.1f} % are "
-        f"certified, whatever sigma_rs; at {jump:g} it is {best[jump]:.1f} %."
+        f"ECCV, Supp. Table 10, {task} with {sensitive}: up to lambda_2 = {below.index[-1]:g} at most "
+        f"{below.max():.1f} % are certified, whatever sigma_rs; at {jump:g} up to {best[jump]:.1f} %."
     )
 
 
@@ -151,7 +148,7 @@ def _base() -> str:
 
 def _audit() -> str:
     n = len(published(source=list(PAPERS)))
-    return f"{n} numbers in three papers; Merk et al. sum up that theirs lie within 5 % of the originals."
+    return f"{n} numbers in three papers, {len(published()) - n} in a fourth; Merk et al. sum up that theirs lie within 5 % of the originals."
 
 
 def _own() -> str:
@@ -182,6 +179,9 @@ def titles() -> dict[str, str]:
 # ---- what we found --------------------------------------------------------------------------------
 
 
+_OF_THESE_MODELS = ("06", "11")  # their verdicts speak of the trained models, so seeds have no say
+
+
 @dataclass(frozen=True)
 class Finding:
     """What one profile says on one question; without `href` the outcome says why there is nothing."""
@@ -189,7 +189,7 @@ class Finding:
     profile: str
     outcome: str
     text: str = ""
-    held: str = ""
+    held: tuple[str, ...] = ()
     minutes: float = 0.0
     href: str = ""
     image: str = ""
@@ -207,17 +207,19 @@ def finding(folder: Path, number: str) -> Finding:
     entry = run["notebooks"][name]
     minutes = float(entry.get("minutes", 0))
     if entry.get("status") != "ok":
-        return Finding(profile, "failed", entry.get("error", ""), "", minutes, f"{name}.failed.html")
+        return Finding(profile, "failed", entry.get("error", ""), (), minutes, f"{name}.failed.html")
     said = {"text": entry.get("verdict", "")} | entry | read_json(folder / "verdicts" / f"{name}.json")
     held, numbers = _numbers(
         folder / "tables" / f"{number}_verdict.csv", "alike" if number == "07" else "certified"
     )
-    one = "one seed" if len(entry.get("parameters", {}).get("seeds", ())) == 1 else ""
+    single = len(entry.get("parameters", {}).get("seeds", ())) == 1 and number not in _OF_THESE_MODELS
+    if single and not any("one seed" in h for h in held):
+        held = (*held, "one seed")
     return Finding(
         profile,
         said.get("outcome") or "no verdict",
         f"{said['text']} {numbers}".strip(),
-        ", ".join(filter(None, (held, one))),
+        held,
         minutes,
         f"{name}.html",
         said.get("picture", ""),
@@ -226,7 +228,7 @@ def finding(folder: Path, number: str) -> Finding:
     )
 
 
-def _numbers(path: Path, fair: str) -> tuple[str, str]:
+def _numbers(path: Path, fair: str) -> tuple[tuple[str, ...], str]:
     """Return what a table of judged pairs comes to, for a glance and as a sentence: rates, how many hold."""
     try:
         t = pd.read_csv(path)
@@ -234,31 +236,34 @@ def _numbers(path: Path, fair: str) -> tuple[str, str]:
         for word, column in ((fair, "certified_fairness"), ("accurate", "accuracy")):
             base = f" (Naive {span(t[f'{column}_baseline'])})" if f"{column}_baseline" in t else ""
             rates.append(f"{span(t[column])} % {word}{base}")
-        held = f"of {len(t)} pairs "
-        if (t["n_seeds"] > 1).all():
-            held += f"{_counted(t, 'outcome')}; "
-        held += f"as trained {_counted(t, 'outcome_these_models')}"
-        seeds = "1 seed" if (t["n_seeds"] == 1).all() else f"{span(t['n_seeds'], 0)} seeds"
+        single = (t["n_seeds"] == 1).sum()
+        held = [f"supported: {_counted(t, 'outcome')}"] if single < len(t) else []
+        held += [f"as trained: {_counted(t, 'outcome_these_models')}"]
+        held += [f"one seed: {_pairs(single)}"] if 0 < single < len(t) else []
+        seeds = "1 seed" if single == len(t) else f"{span(t['n_seeds'], 0)} seeds"
         size = f"{seeds}, {span(t['n_points'], 0)} test images"
     except (OSError, ValueError, KeyError, TypeError):  # no such table, or one of another kind
-        return "", ""
-    text = f"{', '.join(rates)}; {held}; {size}."
+        return (), ""
+    text = f"{', '.join(rates)}; {'; '.join(held)}; {size}."
     if "constant_would_do" in t and t["constant_would_do"].any():
-        n = t["constant_would_do"].sum()
         text += (
-            f" In {n} {'pair' if n == 1 else 'pairs'} a constant classifier would be at least as accurate."
+            f" In {_pairs(t['constant_would_do'].sum())} a constant classifier would be at least as accurate."
         )
-    return f"{rates[0]}; {held}", text
+    return (rates[0], *held), text
 
 
 def _counted(t: pd.DataFrame, column: str) -> str:
     """Return how many pairs a column calls supported, and not supported where there are such."""
     good, bad = t[column] == "supported", (t[column] == "not supported").sum()
-    text = f"{good.sum()} supported"
+    text = f"{good.sum()} of {_pairs(len(t))}"
     if column == "outcome_these_models" and "constant_would_do" in t:
         beyond = (good & ~t["constant_would_do"]).sum()
         text += f", {beyond} beyond a constant classifier" if beyond < good.sum() else ""
-    return text + (f", {bad} not supported" if bad else "")
+    return text + (f", not supported: {bad}" if bad else "")
+
+
+def _pairs(n: int) -> str:
+    return f"{n} {'pair' if n == 1 else 'pairs'}"
 
 
 # ---- the page -------------------------------------------------------------------------------------
@@ -295,10 +300,13 @@ def write_overview(results: str | Path) -> Path:
 def _glance_md(folders: list[Path], found: dict[str, list[Finding]], asked: dict[str, str]) -> str:
     lines = ["| question | " + " | ".join(f.name for f in folders) + " |", "|---" * (len(folders) + 1) + "|"]
     for number, title in asked.items():
-        cells = [f.outcome + (f" ({f.held})" if f.held else "") for f in found[number]]
-        cells = [cell + (" (stale)" if f.stale else "") for cell, f in zip(cells, found[number], strict=True)]
+        cells = ["<br>".join((_outcome_md(f), *f.held)) for f in found[number]]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _outcome_md(f: Finding) -> str:
+    return (f"**{f.outcome}**" if f.href else f.outcome) + (" (stale)" if f.stale else "")
 
 
 def _claim_1_md(folders: list[Path]) -> str:
@@ -319,8 +327,7 @@ def _lead(folders: list[Path]) -> str:
     for folder in folders:
         try:
             t = pd.read_csv(folder / "tables" / "01_verdict.csv")
-            gain = t["certified_fairness"] - t["certified_fairness_baseline"]
-            change = t["accuracy"] - t["accuracy_baseline"]
+            gain, change = t["fairness_gain"], -t["accuracy_loss"]
             more = f"in {(gain > 0).sum()} of {len(t)} pairs of task and attributes LASSI certifies more test faces than Naive"
             said = f"{more} ({span(gain)} points), at an accuracy {change.min():+.1f} to {change.max():+.1f} points from Naive's."
         except (OSError, ValueError, KeyError, TypeError):
@@ -345,8 +352,10 @@ def _glance(folders: list[Path], found: dict[str, list[Finding]], asked: dict[st
     head = ["", *(link(f"{f.name}/index.html", f.name) for f in folders)]
     rows = []
     for number, title in asked.items():
-        held = [f'<br><span class="soft">{escape(f.held)}</span>' if f.held else "" for f in found[number]]
-        cells = [_word(f) + few for f, few in zip(found[number], held, strict=True)]
+        cells = [
+            _word(f) + "".join(f'<br><span class="soft">{escape(h)}</span>' for h in f.held)
+            for f in found[number]
+        ]
         rows.append([f'<a href="#q{number}">{escape(title)}</a>', *cells])
     return table("Verdicts", head, rows)
 

@@ -59,11 +59,12 @@ def own_vectors(study: OwnStudy, e: Experiment) -> pd.DataFrame:
     """Return, per sensitive attribute, how well its vector is known and how far it leads out of the pixels.
 
     `chance %` is the share of ||a||^2 that comes from having few images: the variance of a difference of two
-    class means, spread^2 (1/n_1 + 1/n_0), over ||a||^2. `outside %` are decoded values outside [-0.5, 0.5],
+    class means, spread^2 (1/n_1 + 1/n_0), over ||a||^2. `outside %` are decoded values that no image can have,
     of test faces as they are and at the ends of the similarity set.
     """
     import torch
 
+    from lassi_lib.data.preprocess import percent_beyond
     from lassi_lib.similarity.diagnostics import latent_spread
 
     spread, rows = latent_spread(study.latents("train")), []
@@ -72,7 +73,7 @@ def own_vectors(study: OwnStudy, e: Experiment) -> pd.DataFrame:
         y, norm = study.labels("train", name), float(a.double().norm())
         n_1, n_0 = int(y.sum()), int((1 - y).sum())
         ends = torch.cat([z, z - similarity.epsilon * a, z + similarity.epsilon * a])
-        outside = (study.glow().decode(ends.to(study.device)).abs() > 0.5).float().flatten(1).mean(1).cpu()
+        images = study.glow().decode(ends.to(study.device)).cpu()
         row = {
             "attribute": name,
             "train positives": n_1,
@@ -80,8 +81,8 @@ def own_vectors(study: OwnStudy, e: Experiment) -> pd.DataFrame:
             "norm / spread": norm / spread,
         }
         row["chance %"] = min(100.0, 100 * spread**2 * (1 / n_1 + 1 / n_0) / norm**2)
-        row["outside % at t = 0"] = 100 * float(outside[: len(z)].mean())
-        rows.append(row | {"outside % at the ends": 100 * float(outside[len(z) :].mean())})
+        row["outside % at t = 0"] = percent_beyond(images[: len(z)])
+        rows.append(row | {"outside % at the ends": percent_beyond(images[len(z) :])})
     return pd.DataFrame(rows)
 
 

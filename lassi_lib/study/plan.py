@@ -99,6 +99,8 @@ def steps_of(study: Study, wanted: Iterable[tuple[Experiment, Question]]) -> lis
             add(vectors.vector_stage(study, *named), "vector", *named)
         add(study._encoder_stage(e), "encoder", e)
         add(study._classifier_stage(e), "classifier", e)
+        if centers := study._centers_stage(e, question):
+            add(centers, "centers", e, question)
         add(study._certificates_stage(e, question), "certificates", e, question)
     return list(found.values())
 
@@ -195,6 +197,7 @@ def compute(study: Study, step: Step) -> None:
         "vector": study.vector,
         "encoder": study.representation,
         "classifier": study.classifier,
+        "centers": study.centers,
         "certificates": study.certificates,
         "truth": lambda *args: import_module("lassi_lib.study.ground_truth").answers(study, *args),
         "decisions": lambda *args: import_module("lassi_lib.study.base_fairness").decisions(study, *args),

@@ -10,6 +10,7 @@ of freedom as clusters of the more variable kind, less one. All hold roughly whe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,11 +22,12 @@ POWER = 0.8  # what a study is customarily asked for
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """Spearman's rho with the variance of its Fisher z and that variance's degrees of freedom."""
+    """Spearman's rho of n values with the variance of its Fisher z and that variance's degrees of freedom."""
 
     rho: float
     variance: float
     freedom: float
+    n: float = math.inf
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Return both ends; NaN where there is no correlation, -1 and 1 where it rests on one cluster alone."""
@@ -34,7 +36,8 @@ class RankCorrelation:
         if np.isinf(self.variance):
             return -1.0, 1.0
         margin = self._quantile(confidence) * np.sqrt(self.variance)
-        return float(np.tanh(np.arctanh(self.rho) - margin)), float(np.tanh(np.arctanh(self.rho) + margin))
+        z = np.arctanh(_inside(self.rho, self.n))
+        return float(np.tanh(z - margin)), float(np.tanh(z + margin))
 
     def detectable(self, confidence: float = 0.95) -> float:
         """Return the rank correlation that 80 % of repetitions would find, were intervals as wide as this."""
@@ -65,23 +68,23 @@ def correlate(x, y, attributes: Sequence | None = None, tasks: Sequence | None =
     rho = rank_correlation(x, y)
     if np.isnan(rho):
         return RankCorrelation(np.nan, np.nan, np.inf)
-    rho = float(np.clip(rho, -_highest(n), _highest(n)))
-    independent = (1 + rho**2 / 2) / (n - 3)
+    independent = (1 + _inside(rho, n) ** 2 / 2) / (n - 3)
     kinds = [
         np.unique(np.asarray(k, str), return_inverse=True)[1] for k in (attributes, tasks) if k is not None
     ]
     one_way = [(_jackknife(x, y, kind), int(kind.max())) for kind in kinds if kind.max() > 0]
     if not one_way:
-        return RankCorrelation(rho, independent, np.inf)
+        return RankCorrelation(rho, independent, np.inf, n)
     variance, freedom = max(one_way)
     if len(one_way) == 2 and np.isfinite(variance):
         variance = max(variance, one_way[0][0] + one_way[1][0] - _jackknife(x, y, np.arange(n)))
-    return RankCorrelation(rho, max(variance, independent), float(freedom))
+    return RankCorrelation(rho, max(variance, independent), float(freedom), n)
 
 
-def _highest(n: int) -> float:
-    """Return half a step below 1, whose Fisher z is infinite."""
-    return 1 - 6 / (n * (n**2 - 1))
+def _inside(rho: float, n: float) -> float:
+    """Return rho, at most half a step from 1 (or -1), whose Fisher z is infinite."""
+    highest = 1 - 6 / (n * (n**2 - 1)) if n < math.inf else 1
+    return float(np.clip(rho, -highest, highest))
 
 
 def _jackknife(x: np.ndarray, y: np.ndarray, cluster: np.ndarray) -> float:
@@ -89,7 +92,6 @@ def _jackknife(x: np.ndarray, y: np.ndarray, cluster: np.ndarray) -> float:
     z = []
     for left_out in np.unique(cluster):
         kept = cluster != left_out
-        rho, highest = rank_correlation(x[kept], y[kept]), _highest(max(int(kept.sum()), 2))
-        z.append(np.arctanh(np.clip(rho, -highest, highest)))
+        z.append(np.arctanh(_inside(rank_correlation(x[kept], y[kept]), max(int(kept.sum()), 2))))
     g = len(z)
     return np.inf if np.isnan(z).any() else float((g - 1) / g * np.square(z - np.mean(z)).sum())

@@ -227,8 +227,6 @@ def write_profile_index(folder: Path) -> Path:
         source = NOTEBOOKS / f"{name}.ipynb"
         there = source.is_file()
         reason = stale(folder, name, run) if there else "the study has no such notebook any more"
-        if not reason and entry["commit"] != latest["commit"]:
-            reason = f"made at commit {entry['commit']}, the latest run at {latest['commit']}"
         said = {k: entry[k] for k in ("error", "outcome", "picture", "alt")}
         entries.append(
             IndexEntry(

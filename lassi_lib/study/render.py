@@ -70,7 +70,7 @@ background-repeat:no-repeat;background-size:2.5rem 100%,2.5rem 100%,.7rem 100%,.
 background-attachment:local,local,scroll,scroll}
 table{border-collapse:collapse;font-size:.875rem}caption{text-align:left;color:var(--soft);padding:.2rem 0}
 td.short{white-space:nowrap}td.long{min-width:min(18rem,60vw)}tbody th{font-weight:400}thead th{vertical-align:bottom}
-th,td{padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line);overflow-wrap:normal;text-align:left}
+th,td{vertical-align:top;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line);overflow-wrap:normal;text-align:left}
 blockquote{margin:1rem 0;padding:.1rem 1rem;border-left:4px solid var(--line);color:var(--soft)}
 .output_stderr,.output_error{border-left:4px solid var(--line);padding-left:.8rem}
 .alert{border:2px solid var(--bad);padding:.6rem 1rem}.alert,.output_error{border-color:var(--bad)}

@@ -287,7 +287,7 @@ def jump_verdict(steps: pd.DataFrame, step: Sequence[float], rule: VerdictRule) 
         f"stays is {worst[1]}{few}. Fairness jumps when the lower {100 * rule.confidence:g} % bound of its gain is at "
         f"least {rule.min_fairness_gain:g} points and no other step gains more per doubling of lambda_2; accuracy "
         f"stays when the upper bound of its loss is at most {rule.max_accuracy_loss:g} points; not so when the "
-        "opposite bounds (or, for the jump, a steeper step) show it, else inconclusive. Bounds are one-sided, "
+        "opposite bounds show it (or, where the gain alone would do, another step is steeper), else inconclusive. Bounds are one-sided, "
         f"{counted}. Test points alone counted, fairness jumps in {alone.sum()} of {len(here)} pairs "
         f"and accuracy stays in {(here['stays_these_models'] == 'supported').sum()}."
     )

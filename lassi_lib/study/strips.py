@@ -18,7 +18,7 @@ class Strip:
     """A test face (`index`, with its `label`) along the vector of a pair, 'Task / Attribute'.
 
     t [m] are coefficients over [-epsilon, epsilon], images uint8 [m, 3, S, S] are D(z + t a), of whose
-    values `outside` percent leave [-0.5, 0.5]. answers has one row per method: method, status, d_cs,
+    values `outside` percent are such as no image has. answers has one row per method: method, status, d_cs,
     d_rs, decision (the exact one), t (where refuted), classes (the unsmoothed ones at the m coefficients).
     """
 
@@ -51,7 +51,7 @@ def strips(
 def _strips_of(study: Study, group: list[Experiment], count: int, steps: int) -> list[Strip]:
     import torch
 
-    from lassi_lib.data.preprocess import to_uint8
+    from lassi_lib.data.preprocess import percent_beyond, to_uint8
 
     e = group[-1]
     line = study.similarity(e.sensitive, e.vector_type, e.task)
@@ -73,10 +73,9 @@ def _strips_of(study: Study, group: list[Experiment], count: int, steps: int) ->
             answer = {"method": x.method, **row[["status", "d_cs", "d_rs"]], "decision": exact["status"]}
             answers.append(answer | {"t": exact["witness_1"], "classes": classes})
         x = study.decode(path)
-        outside = 100 * float((x.abs() > 0.5).float().mean())
         pair, label = f"{e.task} / {e.sensitive[0]}", int(sampled[e.method].loc[index, "label"])
         images = to_uint8(x).numpy()
-        found.append(Strip(pair, int(index), label, t, images, outside, pd.DataFrame(answers)))
+        found.append(Strip(pair, int(index), label, t, images, percent_beyond(x), pd.DataFrame(answers)))
     return found
 
 

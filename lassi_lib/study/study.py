@@ -410,7 +410,43 @@ class Study:
             similarity = replace(similarity, vectors=torch.stack(turned))
         return similarity, spec
 
-    def _certificates_stage(self, e: Experiment, question: Question = PUBLISHED) -> Stage:
+    def _centers_stage(self, e: Experiment, question: Question = PUBLISHED) -> Stage | None:
+        """Return the stage of center smoothing where tasks share it: sampled, of an encoder that knows none."""
+        if question.mode != "monte_carlo" or self.settings(e).lambda_1:
+            return None
+        params = self._certificate_params(e, question)
+        for name in ("sigma_rs", "n_class", "n_votes", "alpha_rs"):  # are about the classifier
+            del params[name]
+        spanned = [stage.key for stage in self._vector_stages(e)]
+        return Stage(
+            "centers", 1, params, (self._encoder_stage(e).key, self._latents_stage("test").key, *spanned)
+        )
+
+    def centers(self, e: Experiment, question: Question = PUBLISHED) -> dict[str, np.ndarray]:
+        """Return R smoothed at every test point, for all tasks of an encoder (see `certify.smooth`)."""
+        from safetensors.numpy import load_file, save_file
+
+        def compute(folder: Path) -> None:
+            from lassi_lib.certification.certify import smooth
+
+            similarity, spec = self._asked(e, question)
+            every, z = self.pipeline.certification.test_every, self.latents("test")
+            smoothed = smooth(
+                self.representation(e),
+                similarity,
+                z[::every].contiguous(),
+                spec,
+                seed=e.seed,
+                indices=np.arange(0, len(z), every),
+                workers=self.workers,
+                device=self.device,
+                label=f"smooth {'+'.join(e.sensitive)} {e.method} seed {e.seed}",
+            )
+            save_file(smoothed, folder / "centers.safetensors")
+
+        return load_file(self.cache.fetch(self._centers_stage(e, question), compute) / "centers.safetensors")
+
+    def _certificate_params(self, e: Experiment, question: Question) -> dict[str, Any]:
         params = asdict(self.pipeline.certification) | {"seed": e.seed}
         params |= {"sigma_rs": self.settings(e).sigma_rs}
         for name, value in (("bound", "hoeffding"), ("test_every", 1)):
@@ -424,19 +460,27 @@ class Study:
             params["control"] = True
         if question.sigma_cs not in (None, self.pipeline.certification.sigma_cs):
             params["asked_sigma_cs"] = question.sigma_cs
+        return params
+
+    def _certificates_stage(self, e: Experiment, question: Question = PUBLISHED) -> Stage:
+        params, classifier = self._certificate_params(e, question), self._classifier_stage(e).key
+        if centers := self._centers_stage(e, question):
+            return Stage("votes", 1, params, (classifier, centers.key))
         spanned = [stage.key for stage in self._vector_stages(e)]
-        parents = (self._classifier_stage(e).key, self._latents_stage("test").key, *spanned)
-        return Stage("certificates", 1, params, parents)
+        return Stage("certificates", 1, params, (classifier, self._latents_stage("test").key, *spanned))
 
     def certificates(self, e: Experiment, question: Question = PUBLISHED) -> pd.DataFrame:
         """Return one row per test point: prediction, status, d_cs, d_rs (see `certify`)."""
 
         def make() -> pd.DataFrame:
-            from lassi_lib.certification.certify import certify
+            from lassi_lib.certification.certify import certify, certify_smoothed
 
-            labels = self.labels("test", e.task)
-            every = self.pipeline.certification.test_every
+            every, labels = self.pipeline.certification.test_every, self.labels("test", e.task)
             similarity, spec = self._asked(e, question)
+            if self._centers_stage(e, question):
+                return certify_smoothed(
+                    self.centers(e, question), self.classifier(e), labels[::every], spec, seed=e.seed
+                )
             return certify(
                 self.representation(e),
                 self.classifier(e),
@@ -504,7 +548,8 @@ class Study:
 
     def _stages(self, e: Experiment) -> list[Stage]:
         splits = [self._latents_stage(s) for s in self.splits]
-        own = [self._encoder_stage(e), self._classifier_stage(e), self._certificates_stage(e)]
+        own = [self._encoder_stage(e), self._classifier_stage(e), self._centers_stage(e)]
+        own = [*filter(None, own), self._certificates_stage(e)]
         return [self._glow_stage(), *splits, *self._vector_stages(e), *own]
 
     def latent_facts(self, split: str) -> dict[str, Any]:

@@ -22,10 +22,7 @@ HEADINGS = {
     "merk": "Merk et al.",
     "eccv": "ECCV 2022",
     "eccv_std": "ECCV 2022 sd",
-    "merk_accuracy": "accuracy, Merk et al.",
-    "eccv_accuracy": "accuracy, ECCV 2022",
-    "merk_certified_fairness": "certified fairness, Merk et al.",
-    "eccv_certified_fairness": "certified fairness, ECCV 2022",
+    "random": "along a random vector",
     "eccv_quoted": "ECCV 2022 as quoted",
     "predicted_majority": "most predicted class",
 }
@@ -46,6 +43,29 @@ FORMATS = {
 }
 
 
+def span(values: Iterable[float], digits: int = 1) -> str:
+    """Return '5.6 to 98.9', or one number where all are the same."""
+    low, high = (f"{round(v, digits) + 0.0:,.{digits}f}" for v in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
+
+
+def ranges(table: pd.DataFrame, by: list[str], column: str, unit: str = " %") -> str:
+    """Say how far a column goes for each value of others: 'Naive 65.5 to 97.0 %, LASSI 91.3 to 99.5 %'.
+
+    What the first of several names tells apart is named once: 'certified: Naive 0.0 %; plain: Naive 74.7 %'.
+    """
+    first, *rest = by
+    parts = table.dropna(subset=[column]).groupby(first, sort=False)
+    if rest:
+        said = (f"{_plain(name)}: {ranges(part, rest, column, unit)}" for name, part in parts)
+        return "; ".join(said)
+    return ", ".join(f"{_plain(name)} {span(part[column])}{unit}" for name, part in parts)
+
+
+def _plain(name: object) -> str:
+    return str(name).replace("_", " ")
+
+
 def _cell(value: object, column: str = "") -> str:
     """One value as text: one decimal, four for p-values, yes or no, nothing for what is missing."""
     if pd.isna(value):
@@ -61,11 +81,18 @@ def _cell(value: object, column: str = "") -> str:
     return str(value)
 
 
+def _heading(column: str) -> str:
+    source, _, rest = column.partition("_")
+    if column not in HEADINGS and rest and source in HEADINGS:
+        return f"{_plain(rest)}, {HEADINGS[source]}"  # eccv_accuracy
+    return HEADINGS.get(column, _plain(column))
+
+
 def present(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table of strings for reading: headings in words, '97.3 [96.4, 98.1]' in one cell.
 
     A summary of experiments (`summarise`) is cut to `SHOWN`, in that order, with `vector_type` where there
-    are several; any other table keeps its columns. ``x_low`` and ``x_high`` are folded into ``x`` (``low`` and ``high`` into ``ours``); ``x_sd``
+    are several; any other table keeps its columns, but for empty ones. ``x_low`` and ``x_high`` are folded into ``x`` (``low`` and ``high`` into ``ours``); ``x_sd``
     beside them is left to the csv.
     """
     ends = {c: ("low", "high") if c == "ours" else (f"{c}_low", f"{c}_high") for c in table}
@@ -83,7 +110,8 @@ def present(table: pd.DataFrame) -> pd.DataFrame:
         if column in ends:
             bounds = zip(*([_cell(v, column) for v in table[name]] for name in ends[column]), strict=True)
             cells = [f"{c} [{a}, {b}]" if c else "" for c, (a, b) in zip(cells, bounds, strict=True)]
-        text[HEADINGS.get(column, column.replace("_", " "))] = cells
+        if any(cells) or not cells:
+            text[_heading(column)] = cells
     return pd.DataFrame(text, index=[""] * len(table), dtype=object)  # row numbers would say nothing
 
 
@@ -93,7 +121,7 @@ def side_by_side(table: pd.DataFrame, across: str, value: str, keys: Iterable[st
     Rows and columns keep the order in which they first occur; what is missing stays empty.
     """
     text = present(table[[*keys, across, value, f"{value}_low", f"{value}_high"]])
-    names = [HEADINGS.get(k, k.replace("_", " ")) for k in (*keys, across, value)]
+    names = [_heading(k) for k in (*keys, across, value)]
     *first, over, shown = names
     wide = text[first].drop_duplicates()
     for name, part in text.groupby(over, sort=False):

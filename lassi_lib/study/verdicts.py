@@ -32,15 +32,15 @@ class VerdictRule:
         if self.adjust not in ("holm", "none"):
             raise StudyError(f"verdict rule: adjust '{self.adjust}' is unknown: use holm or none")
 
-    def words(self, n_pairs: int, n_seeds: int) -> str:
-        """Return the rule as sentences."""
+    def words(self, n_pairs: int, counted: str, fairness: str = "certified fairness") -> str:
+        """Return the rule as sentences; `counted` says what its bounds count (`of_seeds`)."""
         several = self.adjust == "holm" and n_pairs > 1
         together = f", at Holm's levels over {n_pairs} pairs" if several else ""
         return (
             f"A pair is supported when the lower {100 * self.confidence:g} % bound of LASSI's gain in "
-            f"certified fairness over Naive is at least {self.min_fairness_gain:g} points and the upper "
+            f"{fairness} over Naive is at least {self.min_fairness_gain:g} points and the upper "
             f"bound of its loss in accuracy at most {self.max_accuracy_loss:g} points (one-sided "
-            f"bounds{together}, {of_seeds(n_seeds)[1]}; abstentions are errors); not supported "
+            f"bounds{together}, {counted}; abstentions are errors); not supported "
             "when the opposite bounds show a smaller gain or a larger loss; else inconclusive. The claim is "
             "supported when every pair is, not supported when any pair is not, else inconclusive."
         )
@@ -60,16 +60,24 @@ class Verdict:
         return self.text.split(". ")[0].rstrip(".") + "."
 
 
-def of_seeds(n_seeds: int) -> tuple[str, str]:
-    """Return what a verdict over so many seeds has to add to its outcome, and what its bounds count."""
-    if n_seeds == 1:
+def of_seeds(n_seeds: pd.Series | int) -> tuple[str, str]:
+    """Return what a verdict over so many seeds (of each pair) adds to its outcome, and what its bounds count."""
+    single = np.atleast_1d(n_seeds) == 1
+    if single.all():
         return " (one seed says nothing of another training)", "over test points"
-    return "", "over seeds and points"
+    few = f" ({single.sum()} of {len(single)} pairs have one seed, which says nothing of another training)"
+    return few if single.any() else "", "over seeds and points"
 
 
 def beyond_seeds(outcomes: pd.Series, n_seeds: pd.Series | int) -> pd.Series:
     """Return outcomes that count seeds: from one seed's models alone no other training can be judged."""
     return outcomes.where(np.broadcast_to(np.asarray(n_seeds) > 1, len(outcomes)), "inconclusive")
+
+
+def outcome_first(table: pd.DataFrame, key: Iterable[str]) -> pd.DataFrame:
+    """Return the table with its outcomes right after what a row is about: wide tables are cut on a screen."""
+    first = [*key, "outcome", "outcome_these_models"]
+    return table[[*first, *table.columns.difference(first, sort=False)]]
 
 
 def decided(low: float, high: float, threshold: float) -> str:
@@ -88,8 +96,12 @@ def worst_of(outcomes: Iterable[str]) -> str:
     return next((o for o in ("not supported", "inconclusive") if o in found), "supported")
 
 
-def _judge(gains: list[PairedDifference], losses: list[PairedDifference], rule: VerdictRule) -> pd.DataFrame:
+def _judge(
+    gains: list[PairedDifference], losses: list[PairedDifference], rule: VerdictRule, testable: np.ndarray
+) -> pd.DataFrame:
     """Apply the rule to every pair; its bounds are shown at the level at which it was decided.
+
+    A pair that is not `testable` stays in the family and counts as p = 1.
 
     A pair's p-value is the larger of its two, since both halves must hold (intersection-union test).
     Holm tests the smallest at alpha / K, the next at alpha / (K - 1), and stops at the first failure;
@@ -100,7 +112,8 @@ def _judge(gains: list[PairedDifference], losses: list[PairedDifference], rule: 
         max(gain.p_above(rule.min_fairness_gain), 1 - loss.p_above(rule.max_accuracy_loss))
         for gain, loss in zip(gains, losses, strict=True)
     ]
-    adjusted, level = np.asarray(p), np.full(len(p), alpha)
+    p = np.where(testable, p, 1.0)
+    adjusted, level = p, np.full(len(p), alpha)
     if rule.adjust == "holm":
         adjusted = holm(p)
         level[np.argsort(p, kind="stable")] = alpha / np.arange(len(p), 0, -1)
@@ -118,8 +131,12 @@ def _judge(gains: list[PairedDifference], losses: list[PairedDifference], rule: 
     return pd.DataFrame(table)
 
 
-def claim_1_verdict(rows: pd.DataFrame, rule: VerdictRule, *, subject: str = "Claim 1") -> Verdict:
+def claim_1_verdict(
+    rows: pd.DataFrame, rule: VerdictRule, *, subject: str = "Claim 1", fairness: str = "certified fairness"
+) -> Verdict:
     """Judge claim 1: LASSI certifies far more faces as treated alike than Naive, at hardly any accuracy.
+
+    `fairness` is what the text calls the share of faces that the rows' status calls fair.
 
     The table has a row per pair (`PAIR`): both methods' rates, gain and loss with bounds and p-values,
     whether a constant classifier would do as well as LASSI, the outcome, and
@@ -130,29 +147,34 @@ def claim_1_verdict(rows: pd.DataFrame, rule: VerdictRule, *, subject: str = "Cl
     if rows.empty:
         raise StudyError("claim 1: there are no certificate rows to judge: run some experiments first")
     pairs = dict(list(rows.groupby(list(PAIR), sort=False)))
+    several = np.array([r["seed"].nunique() > 1 for r in pairs.values()])
     judged = {}
-    for seeds in ("random", "fixed"):
+    for seeds, testable in (("random", several), ("fixed", np.full(len(pairs), True))):
         gains = [paired_difference(r, "LASSI", "Naive", "certified", seeds=seeds) for r in pairs.values()]
         losses = [paired_difference(r, "Naive", "LASSI", "correct", seeds=seeds) for r in pairs.values()]
-        judged[seeds] = _judge(gains, losses, rule)
+        judged[seeds] = _judge(gains, losses, rule, testable)
+    # from one seed's models alone no other training can be judged: no p-value, and bounds over test points
+    counted, these = judged["random"], judged["fixed"]
+    alone = these.assign(p_value=np.nan, p_adjusted=np.nan, outcome="inconclusive")
+    counted.loc[~several] = alone.loc[~several]
+    these = these["outcome"].rename("outcome_these_models")
     ours, base = (summarise(rows[rows["method"] == name]) for name in ("LASSI", "Naive"))
     shown = ["n_seeds", "n_points", "majority_rate", "constant_would_do", "certified_fairness", "accuracy"]
-    table = pd.DataFrame(list(pairs), columns=list(PAIR))  # in the order of the rows, as `judged` is
+    table = pd.DataFrame(list(pairs), columns=list(PAIR))  # in the order of the rows, as `counted` is
+    table = outcome_first(pd.concat([table, counted, these], axis=1), PAIR)
     table = table.merge(ours[[*PAIR, *shown]], on=list(PAIR))
     table = table.merge(base[[*PAIR, *shown[-2:]]], on=list(PAIR), suffixes=("", "_baseline"))
-    table = pd.concat([table, judged["random"]], axis=1)
-    table["outcome_these_models"] = judged["fixed"]["outcome"]
-    table["outcome"] = beyond_seeds(table["outcome"], table["n_seeds"])
     outcome = worst_of(table["outcome"])
-    return Verdict(outcome, _text(outcome, table, rule, subject), table)
+    return Verdict(outcome, _text(outcome, table, rule, subject, fairness), table)
 
 
-def _text(outcome: str, table: pd.DataFrame, rule: VerdictRule, subject: str) -> str:
+def _text(outcome: str, table: pd.DataFrame, rule: VerdictRule, subject: str, fairness: str) -> str:
     """Say the outcome, the rule and what limits it; every number comes from the rule or the table."""
     n, m = len(table), int(table["n_seeds"].min())
-    text = (
-        f"{subject} is {outcome}{of_seeds(m)[0]}: of {n} pairs {tally(table['outcome'])}. {rule.words(n, m)}"
-    )
+    few, counted = of_seeds(table["n_seeds"])
+    if m == 1 < table["n_seeds"].max():
+        counted += "; a pair with one seed counts as p = 1"
+    text = f"{subject} is {outcome}{few}: of {n} pairs {tally(table['outcome'])}. {rule.words(n, counted, fairness)}"
     alone = (table["outcome_these_models"] == "supported").sum()
     if m == 1 or alone > (table["outcome"] == "supported").sum():
         few = f": {m} seeds say too little of another training" if m > 1 else ""

@@ -78,6 +78,18 @@ def test_three_classes_and_the_binomial_bound():
     assert_same(rows_of(parts), expected, 1e-9)
 
 
+def test_without_a_classifier_the_smoothed_points_are_given():
+    """And judged afterwards they are the rows of the whole certificate."""
+    given, u0 = problem(1)
+    nobody = replace(given, weight=np.zeros((0, 8)), bias=np.zeros(0))
+    points = certify_batch(nobody, u0, range(60), "monte_carlo")
+    judged = [
+        monte_carlo.judge(point, given.weight, given.bias, given.spec, given.seed, i)
+        for i, point in enumerate(points)
+    ]
+    pd.testing.assert_frame_equal(pd.DataFrame(judged), rows_of((given, u0)), check_exact=True)
+
+
 @pytest.mark.parametrize("n", [1, 2])
 def test_neither_budget_nor_order_matter(n, monkeypatch):
     parts = problem(n)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.stats import binom, ks_2samp
 
-from lassi_lib.certification.certify import STATUSES, CertificationSpec, certify
+from lassi_lib.certification.certify import STATUSES, CertificationSpec, certify, certify_smoothed, smooth
 from lassi_lib.errors import StudyError
 from lassi_lib.similarity.sets import SimilaritySet
 
@@ -114,6 +114,19 @@ def test_order_and_batch_do_not_matter(n):
     pd.testing.assert_frame_equal(whole, again, rtol=1e-9)
     single = pd.concat([run(parts, rows=slice(i, i + 1)) for i in (0, 33, 59)], ignore_index=True)
     pd.testing.assert_frame_equal(whole.iloc[[0, 33, 59]].reset_index(drop=True), single, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("n", "classes"), [(1, 2), (2, 3)])
+def test_centers_shared_by_classifiers_give_each_its_own_certificates(n, classes):
+    """To the bit, and through the cache's file too (`Study.certificates`)."""
+    representation, _, similarity, z = setting(n)
+    for seed in range(2):
+        classifier = setting(n, classes=classes, seed=seed)[1]
+        whole = run((representation, classifier, similarity, z))
+        smoothed = smooth(representation, similarity, z, SPEC, seed=0, indices=range(60), workers=1 + seed)
+        shared = certify_smoothed(smoothed, classifier, np.zeros(60, int), SPEC, seed=0)
+        pd.testing.assert_frame_equal(whole, shared, check_exact=True)
+    assert smoothed["center"].shape == (60, 8) and len(set(whole["status"])) > 1
 
 
 def test_seed_and_index_name_the_streams():

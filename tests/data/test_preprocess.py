@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from lassi_lib.data.preprocess import quantise, resize_and_crop, to_uint8
+from lassi_lib.data.preprocess import beyond_images, percent_beyond, quantise, resize_and_crop, to_uint8
 
 
 def reference(image: torch.Tensor, size: int) -> torch.Tensor:
@@ -69,6 +69,16 @@ def test_batch_and_single_image_agree_and_display_inverts_quantisation_to_a_bin(
     assert torch.equal(small[2], resize_and_crop(batch[2], 48))
     assert (to_uint8(quantise(small)).int() - small.int()).abs().max() <= 8
     assert torch.equal(to_uint8(torch.tensor([-3.0, 3.0])), torch.tensor([0, 255], dtype=torch.uint8))
+
+
+def test_what_no_image_can_have_begins_half_a_step_beyond_the_range():
+    stored = quantise(torch.arange(256, dtype=torch.uint8))
+    for noise in (-0.015, 0.0, 0.015):  # a flow's rounding of black is no impossible colour
+        assert not any(mask.any() for mask in beyond_images(stored + noise))
+    x = torch.tensor([-0.52, -0.5, 0.48, 0.49])
+    below, above = beyond_images(x)
+    assert below.tolist() == [True, False, False, False] and above.tolist() == [False, False, False, True]
+    assert percent_beyond(x) == percent_beyond(x.numpy()) == 50.0
 
 
 def test_real_originals_match_the_definition_and_antialiasing_would_not(celeba_originals):

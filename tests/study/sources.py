@@ -1,6 +1,7 @@
 """What a notebook's source must be before it is committed."""
 
 import json
+import re
 from pathlib import Path
 
 from lassi_lib.errors import StudyError
@@ -10,7 +11,8 @@ from lassi_lib.study.notebooks import artefacts_of, parameters_of
 def check_source(path: str | Path) -> None:
     """Check that a notebook is a clean source; a `StudyError` names the first fault.
 
-    A source has no outputs, counts or traces of a run, and exactly one parameters cell.
+    A source has no outputs, counts or traces of a run, exactly one parameters cell, and an explorer only
+    where the batch run shows the figure instead.
     """
     parameters_of(path)
     artefacts_of(path)
@@ -23,5 +25,10 @@ def check_source(path: str | Path) -> None:
             cell["metadata"].get("tags")
         ):
             faults.append(f"cell {number} has traces of a run")
+        for line in "".join(cell["source"]).splitlines():
+            if "_explorer(" in line and not re.fullmatch(
+                r"ll\.\w+_explorer\(.*\) if interactive else figure", line
+            ):
+                faults.append(f"cell {number} shows an explorer in the batch run")
     if faults:
         raise StudyError(f"{path}: not a clean source ({faults[0]}): clear outputs and metadata")

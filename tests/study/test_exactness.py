@@ -16,6 +16,8 @@ from lassi_lib.study.exactness import (
     one_attribute,
     own_radius,
     radius_sweep,
+    radius_text,
+    slack_text,
     undecided_text,
 )
 from lassi_lib.study.experiment import Experiment, Question, questions_of
@@ -101,6 +103,22 @@ def test_looseness_puts_one_step_back_at_a_time(study):
 def test_the_slack_leaves_out_abstentions():
     rows = rows_of("monte_carlo", "LASSI", 5, d_cs=1.0, d_rs=np.where(np.arange(N) < 50, np.nan, 3.0))
     assert own_radius(rows)["slack"].tolist() == [2.0] * 150
+
+
+def test_the_sentences_under_the_figures_say_medians_and_ends():
+    slack = pd.concat(
+        [
+            rows_of("monte_carlo", "LASSI", 5, d_cs=1.0, d_rs=3.0),
+            rows_of("monte_carlo", "LASSI", 5, d_cs=1.0, d_rs=1.5, sensitive="Pale_Skin"),
+            rows_of("monte_carlo", "Naive", 5, d_cs=np.arange(N), d_rs=100.0),
+        ]
+    )
+    said = "The median d_rs - d_cs, over the pairs, monte carlo: LASSI 0.5 to 2.0, Naive 0.5."
+    assert slack_text(own_radius(slack)) == said
+    sweep = pd.DataFrame({"epsilon": [0.5, 1.0, 2.0], "method": "LASSI", "fair": [99.0, 95.0, 80.0]})
+    said = "Constant decisions, over the pairs, at epsilon 0.5: LASSI 99.0 %; at epsilon 2: LASSI 80.0 %."
+    assert radius_text(sweep) == said
+    assert radius_text(sweep[:1]).count("epsilon") == 1
 
 
 def test_the_control_stands_beside_what_it_controls():

@@ -43,6 +43,7 @@ def judged(path, baseline=True):
     )  # fmt: skip
     if baseline:
         t = t.assign(certified_fairness_baseline=[0.0, 1.04], accuracy_baseline=[71.0, 71.0])
+        t = t.assign(fairness_gain=[81.25, 91.96], accuracy_loss=[1.0, -1.0])
     path.parent.mkdir(parents=True, exist_ok=True)
     t.to_csv(path, index=False)
 
@@ -129,8 +130,8 @@ def test_the_first_table_is_kept_in_words_for_the_readme(results, page):
     assert len({line.count("|") for line in lines}) == 1
     claim = next(line for line in lines if line.startswith("| Claim 1"))
     assert (
-        "not supported (81.2 to 93.0 % certified (Naive 0.0 to 1.0); of 2 pairs 0 supported; as trained 1 supported, 0 beyond a constant classifier)"
-        in claim
+        "| **not supported**<br>81.2 to 93.0 % certified (Naive 0.0 to 1.0)<br>supported: 0 of 2 pairs<br>"
+        "as trained: 1 of 2 pairs, 0 beyond a constant classifier |" in claim
     )
 
 
@@ -154,7 +155,7 @@ def test_a_verdict_comes_with_its_numbers_minutes_and_page(page):
     for words in (
         "Two pairs fail.",
         "81.2 to 93.0 % certified (Naive 0.0 to 1.0), 70.0 to 72.0 % accurate (Naive 71.0)",
-        "of 2 pairs 0 supported; as trained 1 supported, 0 beyond a constant classifier; 2 seeds, 1,050 test images.",
+        "supported: 0 of 2 pairs; as trained: 1 of 2 pairs, 0 beyond a constant classifier; 2 seeds, 1,050 test images.",
         "In 1 pair a constant classifier",
         "2.3 minutes",
     ):
@@ -163,7 +164,7 @@ def test_a_verdict_comes_with_its_numbers_minutes_and_page(page):
     image = page.select_one("#q01 img")
     assert (image["src"], image["alt"]) == ("good/figures/f.png", "Bars of two pairs (good)")
     assert not page.select("#q10 img")  # its picture is lost
-    assert "of 2 pairs 0 supported; as trained 1 supported" in page.table.text
+    assert "supported: 0 of 2 pairs" in page.table.text and "as trained: 1 of 2 pairs" in page.table.text
 
 
 def test_failed_missing_and_hostile_results_are_shown_as_what_they_are(page):
@@ -266,7 +267,14 @@ def test_known_cells_stand_in_the_sentences():
         assert words in said["05"]
     shapes = {"table": "Supp. Table 19", "method": "LASSI"}
     assert f"LASSI certifies {cell(metric='certified_fairness', **shapes)}" in said["06"]
-    assert "up to lambda_2 = 0.025 " in said["08"] and "at 0.05 it is " in said["08"]
+    rows = published(
+        table="Supp. Table 10", metric="certified_fairness", method="LASSI", sensitive="Pale_Skin"
+    )
+    below, at = (
+        rows.loc[where, "value"].max() for where in (rows["lambda2"] < 0.05, rows["lambda2"] == 0.05)
+    )
+    assert f"Smiling with Pale_Skin: up to lambda_2 = 0.025 at most {below:.1f} %" in said["08"]
+    assert f"at 0.05 up to {at:.1f} %" in said["08"]
     rows = published(table="Table 1", dataset="CelebA", metric="certified_fairness", method="LASSI")["value"]
     assert f"LASSI certifies {rows.min():.1f} to {rows.max():.1f} %" in said["01"]
     assert "(8 rows)" in said["01"] and "(16 rows)" in said["04"]
@@ -291,17 +299,26 @@ def test_one_seed_is_said_whatever_the_verdicts_table_holds(results):
     table = results / "good" / "tables" / "01_verdict.csv"
     pd.read_csv(table).assign(n_seeds=1).to_csv(table, index=False)
     assert finding(results / "good", "01").held == (
-        "81.2 to 93.0 % certified (Naive 0.0 to 1.0); of 2 pairs as trained 1 supported, 0 beyond a constant classifier, one seed"
+        "81.2 to 93.0 % certified (Naive 0.0 to 1.0)",
+        "as trained: 1 of 2 pairs, 0 beyond a constant classifier",
+        "one seed",
     )
-    assert finding(results / "good", "10").held == "one seed"
+    assert finding(results / "good", "10").held == ("one seed",)
+    pd.read_csv(table).assign(n_seeds=[1, 3]).to_csv(table, index=False)
+    assert finding(results / "good", "01").held[1:] == (
+        "supported: 0 of 2 pairs",
+        "as trained: 1 of 2 pairs, 0 beyond a constant classifier",
+        "one seed: 1 pair",
+    )
 
 
 def test_pairs_that_are_not_supported_are_counted_too(results):
     table = results / "good" / "tables" / "01_verdict.csv"
     kept = pd.read_csv(table)
     kept.assign(outcome_these_models="not supported").to_csv(table, index=False)
-    assert finding(results / "good", "01").held.endswith(
-        "of 2 pairs 0 supported; as trained 0 supported, 2 not supported"
+    assert finding(results / "good", "01").held[1:] == (
+        "supported: 0 of 2 pairs",
+        "as trained: 0 of 2 pairs, not supported: 2",
     )
     kept.assign(outcome=["supported", "not supported"]).to_csv(table, index=False)
-    assert "of 2 pairs 1 supported, 1 not supported; as trained 1" in finding(results / "good", "01").held
+    assert finding(results / "good", "01").held[1] == "supported: 1 of 2 pairs, not supported: 1"

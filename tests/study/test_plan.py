@@ -8,6 +8,7 @@ from itertools import product
 import pytest
 
 from lassi_lib.errors import StudyError
+from lassi_lib.study import plan
 from lassi_lib.study.base_fairness import base_rows, endpoint_predictions
 from lassi_lib.study.batch import _durations
 from lassi_lib.study.experiment import Experiment, Question, experiments_of
@@ -77,6 +78,19 @@ def test_the_time_of_a_first_run_comes_from_the_stated_minutes(tmp_path):
     assert left[name] == 30.0 and sum(left.values()) == pytest.approx(4 * 300)
     unstated = _durations(study, steps, replace(pipeline, minutes={}), [name], tmp_path)
     assert unstated.pop(name) == 30.0 and set(unstated.values()) == {None}
+
+
+def test_what_is_done_already_is_taken_out_of_the_stated_minutes(tmp_path, monkeypatch):
+    study, name = Study("smoke", cache=tmp_path), "01_claim1_certified_fairness"
+    steps = steps_of_notebooks(study, {name: load_notebook_params("smoke", name)})
+    pipeline = replace(study.pipeline, minutes={name: 5.0})
+    monkeypatch.setattr(plan, "missing", lambda study, steps: [])
+    for seconds in (10.0, 1000.0):
+        monkeypatch.setattr(
+            plan, "expected_seconds", lambda s, steps, n=seconds: {x.stage.key: n for x in steps}
+        )
+        left = _durations(study, steps, pipeline, [name], tmp_path)
+        assert left == {name: 4 * 300 - 10 * len(steps) if seconds == 10 else None}
 
 
 def test_the_notebooks_of_a_profile_share_their_steps(study):

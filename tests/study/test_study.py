@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
+from lassi_lib.certification import certify
 from lassi_lib.data.preprocess import quantise
 from lassi_lib.errors import StudyError
-from lassi_lib.study.experiment import Experiment
+from lassi_lib.study.experiment import Experiment, Question
 from lassi_lib.study.faces import label_table, traversals, vector_table
 from lassi_lib.study.params import load_pipeline
 from lassi_lib.study.provenance import provenance
@@ -41,6 +42,27 @@ def test_one_naive_encoder_serves_all_sensitive_attributes_of_a_task_and_seed(st
     assert len({key(method=m) for m in ("Naive", "DataAug", "LASSI")}) == 3
     assert key(method="Naive") != key(method="Naive", seed=1)
     assert key(method="Naive") != key(method="Naive", task="Wearing_Earrings")
+
+
+def test_tasks_share_the_centers_of_an_encoder_that_knows_none(study, monkeypatch):
+    """It is smoothed once, and every task's certificates are those of a whole computation."""
+    tasks = [experiment("LASSI_transfer", task=task) for task in ("Smiling", "Oval_Face")]
+    assert len({study._centers_stage(e).key for e in tasks}) == 1
+    assert study._centers_stage(tasks[0], Question(sigma_cs=0.75)) != study._centers_stage(tasks[0])
+    assert study._centers_stage(replace(tasks[0], sensitive=("Pale_Skin",))) != study._centers_stage(tasks[0])
+    assert study._centers_stage(replace(tasks[0], seed=1)) != study._centers_stage(tasks[0])
+    assert study._centers_stage(experiment()) is None
+    assert study._centers_stage(tasks[0], Question("exact_smoothing")) is None
+    smoothed = []
+    monkeypatch.setattr(
+        certify, "smooth", lambda *a, f=certify.smooth, **k: (smoothed.append(a), f(*a, **k))[1]
+    )
+    shared = [study.certificates(e) for e in tasks]
+    assert len(smoothed) == 1
+    monkeypatch.setattr(study, "_centers_stage", lambda *args: None)
+    for e, rows in zip(tasks, shared, strict=True):
+        pd.testing.assert_frame_equal(rows, study.certificates(e), check_exact=True)
+    assert not shared[0].equals(shared[1])
 
 
 def test_certificates_depend_on_the_vectors_and_sample_sizes(study, tmp_path):

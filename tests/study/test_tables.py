@@ -9,7 +9,7 @@ import pytest
 from lassi_lib.errors import StudyError
 from lassi_lib.study.published import published, table_1
 from lassi_lib.study.statistics import compare, summarise
-from lassi_lib.study.tables import SHOWN, present, save_table, side_by_side
+from lassi_lib.study.tables import SHOWN, present, ranges, save_table, side_by_side
 from tests.study.test_statistics import noisy_rows
 
 
@@ -124,3 +124,15 @@ def test_side_by_side_keeps_order_and_leaves_gaps_empty():
         ["b", "50.0 [40.0, 60.0]", "20.0 [10.0, 30.0]"],
         ["a", "100.0 [99.0, 100.0]", ""],
     ]
+
+
+def test_ranges_are_those_of_each_value_and_leave_out_what_is_missing():
+    table = pd.DataFrame(
+        {
+            "mode": ["monte_carlo"] * 3 + ["exact"],
+            "method": ["LASSI", "Naive", "LASSI", "LASSI"],
+            "fair": [97.04, 3.0, 65.5, np.nan],
+        }
+    )
+    assert ranges(table, ["method"], "fair") == "LASSI 65.5 to 97.0 %, Naive 3.0 %"
+    assert ranges(table, ["mode", "method"], "fair", "") == ("monte carlo: LASSI 65.5 to 97.0, Naive 3.0")

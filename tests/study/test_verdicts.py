@@ -74,7 +74,7 @@ def test_a_gain_just_at_the_limit_is_rarely_called_supported(m):
     for _ in range(runs):
         gained, rate = probit_study(rng, 8, m, 300, level, seed_sd=0.1, point_sd=1.0)
         gains = [PairedDifference.of(d) for d in gained.astype(int)]
-        wrong += (_judge(gains, free, RULE)["outcome"] == "supported").any()
+        wrong += (_judge(gains, free, RULE, np.full(8, True))["outcome"] == "supported").any()
     assert rate == pytest.approx(0.2) and wrong <= runs * 0.05 + 3 * np.sqrt(runs * 0.05 * 0.95)
 
 
@@ -125,6 +125,26 @@ def test_seeds_that_disagree_leave_it_open_though_the_models_at_hand_pass():
     assert single.outcome == "inconclusive" and "one seed says nothing of another training" in single.headline
     assert single.table["outcome_these_models"].tolist() == ["supported"]
     assert "for the models as trained, 1 of 1 pairs are supported." in single.text
+    other = pd.concat([naive, make_rows(labels, np.tile(labels, (2, 1)), fair)]).assign(sensitive="Other")
+    mixed = claim_1_verdict(pd.concat([one, other]), RULE)
+    assert "(1 of 2 pairs have one seed, which says nothing of another training)" in mixed.headline
+    assert "over seeds and points; a pair with one seed counts as p = 1" in mixed.text
+
+
+def test_pairs_with_one_seed_lend_the_others_no_strength():
+    """They stay in Holm's family, last: the pairs with several seeds are tested as if these had p = 1."""
+    rng = np.random.default_rng(9)
+    rows = pd.concat([pair(rng, f"A{i}", 0.8) for i in range(4)])
+    few = rows[rows["sensitive"].isin(["A0", "A1"]) | (rows["seed"] == 0)]
+    table = claim_1_verdict(few, RULE).table.set_index("sensitive")
+    assert table["p_value"].isna().tolist() == [False, False, True, True]
+    assert (table["outcome"] == "inconclusive").tolist() == [False, False, True, True]
+    assert (table["outcome_these_models"] == "supported").all()
+    p = table["p_value"].dropna().sort_values()
+    assert table.loc[p.index[0], "p_adjusted"] == pytest.approx(4 * p.iloc[0])
+    assert sorted(table["bound_confidence"].head(2)) == pytest.approx(
+        [100 * (1 - 0.05 / 3), 100 * (1 - 0.05 / 4)]
+    )
 
 
 @pytest.mark.parametrize(
