@@ -247,8 +247,13 @@ def close(client: Client) -> None:
         cluster.close(timeout=_CLOSING)
     except Exception:  # the work is done: whatever Dask stumbles over, its processes have to end
         cluster.shutdown_on_close = False  # Dask is not to try it again when this process ends
-        for process in multiprocessing.active_children():  # no other is left by now
+        for process in worker_processes():
             process.kill()
+
+
+def worker_processes() -> list[multiprocessing.process.BaseProcess]:
+    """Return the processes of local clusters; the pool that shares a certificate's points is not of them."""
+    return [p for p in multiprocessing.active_children() if p.name.startswith("Dask Worker process")]
 
 
 def connect(address: str) -> Client:

@@ -1,6 +1,5 @@
 """One process, a local cluster or a running one: the same stages, byte for byte."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -189,9 +188,10 @@ def test_workers_that_begin_again_are_closed_too():
     client = engine.start(2, "cpu")
     lost = [client.submit(os._exit, 1, key=f"fatal-{i}") for i in range(2)]
     until(lambda: len(client.scheduler_info()["workers"]) < 2)
+    assert engine.worker_processes()
     engine.close(client)
     assert all(future.cancelled() for future in lost)
-    until(lambda: not multiprocessing.active_children())
+    until(lambda: not engine.worker_processes())
 
 
 def test_a_cluster_that_cannot_be_closed_leaves_no_worker(monkeypatch):
