@@ -14,6 +14,8 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lassi_lib.errors import StudyError
@@ -78,6 +80,19 @@ def write(
     path.with_suffix(".md").write_text(written(rows))
 
 
+@contextmanager
+def _kept(folder: Path | None) -> Iterator[Path]:
+    """Yield a folder for caches: the given one if it is empty, or one that is removed at the end."""
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="lassi-scaling-") as temporary:
+            yield Path(temporary)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise StudyError(f"--keep {folder}: not empty, and every measurement starts from an empty cache")
+    yield folder
+
+
 def main(argv: list[str] | None = None) -> int:
     """Measure every number of workers, print the table, write the JSON; 1 if results differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -90,13 +105,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--data-root", default="")
     parser.add_argument("--json", type=Path, help="write the table there")
+    parser.add_argument("--keep", type=Path, help="an empty folder in which the caches are kept")
     args = parser.parse_args(argv)
     rows, differ = [], []
     try:
         names = [n for n in notebooks_of(args.profile) if not args.only or n.startswith(tuple(args.only))]
-        with tempfile.TemporaryDirectory(prefix="lassi-scaling-") as folder:
+        with _kept(args.keep) as folder:
             runs = [(n, 1) for n in args.workers] + [(1, args.processes)] * (args.processes > 1)
-            caches = [Path(folder) / str(i) for i in range(len(runs))]
+            caches = [folder / str(i) for i in range(len(runs))]
             for (n, processes), cache in zip(runs, caches, strict=True):
                 row = measure(args.profile, names, n, cache, args.data_root, processes, args.seeds)
                 rows.append(row | {"ratio": rows[0]["seconds"] / row["seconds"] if rows else 1.0})

@@ -113,6 +113,9 @@ def test_costs_are_products_of_measured_figures():
     hours = table["core hours, 1e+06 faces"]
     assert np.allclose(hours, table["core s a face"] * 1e6 / 3600)
     assert np.allclose(table["of it encoding %"] / 100 * table["core s a face"], table["flow"].map(encode))
+    most = cost.operations_table({"a flow": 3e9}, {("monte_carlo", 2): 1e9}).iloc[0]
+    assert (most["GFLOP a face"], most["of it encoding %"]) == (4, 75)
+    assert most["GPU hours, 1e+06 faces"] == pytest.approx(4e9 * 1e6 / cost.RATE / 3600)
     kept = cost.storage_table(report, 30.0).set_index("what")
     assert kept["GB, 1e+09 faces"].tolist() == pytest.approx([30, 4 * report["sizes"]["d"]])
     assert 5 < cost.row_bytes() < 500
@@ -122,3 +125,15 @@ def test_costs_are_products_of_measured_figures():
 
 def test_encoding_is_timed_on_one_core():
     assert 0 < cost.encode_seconds(1, 4, image_size=16, count=2) < 5
+
+
+def test_operations_are_counted_as_the_code_for_gpus_runs():
+    thin, thick = (cost.encode_operations(steps, 4, image_size=16) for steps in (1, 2))
+    assert 0 < thin < thick < 2 * thin + 1
+    sizes = benchmark.Sizes(1, d=48, hidden=16, output=8, n=1300, votes=1000)
+    decision, sampled = (
+        cost.certify_operations(mode, sizes, 2) for mode in ("exact_decision", "monte_carlo")
+    )
+    assert 2 * 48 * 16 <= decision < sampled  # the first layer alone
+    with pytest.raises(ValueError, match="not batched"):
+        cost.certify_operations("exact_decision", benchmark.Sizes(2))

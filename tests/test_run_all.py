@@ -162,3 +162,15 @@ def test_list_prints_profiles_notebooks_and_minutes(capsys):
     for source in SOURCES:
         assert source.stem in text
     assert "about" in text
+
+
+@pytest.mark.parametrize("read", [0, 20])
+def test_a_reader_who_has_read_enough_is_no_error(read):
+    command = [sys.executable, str(ROOT / "run_all.py"), "--list"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+    ) as listing:
+        assert len(listing.stdout.read(read)) == read
+        listing.stdout.close()
+        said = listing.stderr.read()
+    assert (said, listing.returncode) == (b"", 1)

@@ -48,20 +48,12 @@ NOTEBOOK_TIMEOUT = 4 * 3600.0  # seconds; experiments are computed before, so no
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 1 a notebook failed, 2 user's mistake, 130."""
     try:
-        args = parse(argv)
-        if args.list:
-            print_list()
-            return 0
-        if args.overview:
-            from lassi_lib.study.overview import write_overview
-            from lassi_lib.study.record import write_again
-
-            results = Path(args.output).resolve() if args.output else RESULTS
-            write_again(results)
-            page = write_overview(results)
-            print(f"open {_shown(page)}")
-            return 0
-        return run_profile(args)
+        code = _asked(parse(argv))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `| head`: whoever reads this has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        return 1
     except StudyError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
@@ -73,6 +65,23 @@ def main(argv: list[str] | None = None) -> int:
             print(f"error: {one_line(line)}", file=sys.stderr)
             return 2
         raise
+
+
+def _asked(args: argparse.Namespace) -> int:
+    """Do what was asked for; return the exit code."""
+    if args.list:
+        print_list()
+        return 0
+    if args.overview:
+        from lassi_lib.study.overview import write_overview
+        from lassi_lib.study.record import write_again
+
+        results = Path(args.output).resolve() if args.output else RESULTS
+        write_again(results)
+        page = write_overview(results)
+        print(f"open {_shown(page)}")
+        return 0
+    return run_profile(args)
 
 
 def print_list() -> None:

@@ -232,13 +232,16 @@ def _numbers(path: Path, fair: str) -> tuple[tuple[str, ...], str]:
     """Return what a table of judged pairs comes to, for a glance and as a sentence: rates, how many hold."""
     try:
         t = pd.read_csv(path)
+        as_trained = f"as trained: {_counted(t, 'outcome_these_models')}"
+        if "certified_fairness" not in t:  # base classifiers: nothing is certified
+            return (as_trained,), ""
         rates = []
         for word, column in ((fair, "certified_fairness"), ("accurate", "accuracy")):
             base = f" (Naive {span(t[f'{column}_baseline'])})" if f"{column}_baseline" in t else ""
             rates.append(f"{span(t[column])} % {word}{base}")
         single = (t["n_seeds"] == 1).sum()
         held = [f"supported: {_counted(t, 'outcome')}"] if single < len(t) else []
-        held += [f"as trained: {_counted(t, 'outcome_these_models')}"]
+        held += [as_trained]
         held += [f"one seed: {_pairs(single)}"] if 0 < single < len(t) else []
         seeds = "1 seed" if single == len(t) else f"{span(t['n_seeds'], 0)} seeds"
         size = f"{seeds}, {span(t['n_points'], 0)} test images"
@@ -255,7 +258,7 @@ def _numbers(path: Path, fair: str) -> tuple[tuple[str, ...], str]:
 def _counted(t: pd.DataFrame, column: str) -> str:
     """Return how many pairs a column calls supported, and not supported where there are such."""
     good, bad = t[column] == "supported", (t[column] == "not supported").sum()
-    text = f"{good.sum()} of {_pairs(len(t))}"
+    text = f"{good.sum()} of {_pairs(len(t))}" + (" and classifiers" if "changed" in t else "")
     if column == "outcome_these_models" and "constant_would_do" in t:
         beyond = (good & ~t["constant_would_do"]).sum()
         text += f", {beyond} beyond a constant classifier" if beyond < good.sum() else ""

@@ -142,6 +142,21 @@ def test_a_refuted_face_shows_the_two_that_are_treated_differently(run_cells):
     assert len({radii(alt) for alt, _ in (clicked, smaller, wider, other)}) == 4
 
 
+@pytest.mark.parametrize(("name", "needed"), [("04", []), ("05", ["chosen = "]), ("07", [])])
+def test_certificates_are_explored_wherever_there_are_some(run_cells, name, needed):
+    page = run_cells(name, *needed, "certificate_explorer")
+    image = picture(page, "certificate", "Smiling / ")
+    before = state(image)
+    drag(page, "epsilon", "ArrowLeft", 5)
+    shows(image, r"epsilon 0\.\d+, ")
+    smaller = changed(image, before)
+    faces = picture(page, "faces", "Test faces").get_attribute("alt").split(": ")[1].split(", ")
+    other = next(i for i, face in enumerate(faces) if f"test face {face}" not in smaller[0])
+    click_at(picture(page, "faces", "Test faces"), (other + 0.5) / 12, 0.2)
+    shows(image, f"test face {faces[other]}")
+    changed(image, smaller)
+
+
 def test_a_cell_of_the_matrix_opens_its_pair(run_cells):
     page = run_cells("05", "pair_table", "outlier_explorer")
     matrix = picture(page, "matrix", "Heat maps of all pairs")

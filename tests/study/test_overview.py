@@ -322,3 +322,12 @@ def test_pairs_that_are_not_supported_are_counted_too(results):
     )
     kept.assign(outcome=["supported", "not supported"]).to_csv(table, index=False)
     assert finding(results / "good", "01").held[1] == "supported: 1 of 2 pairs, not supported: 1"
+
+
+def test_classifiers_of_which_nothing_is_certified_are_counted_as_trained(results):
+    (results / "good" / "tables" / "01_verdict.csv").write_text(
+        "task,method,changed,outcome_these_models,outcome\n"
+        "Smiling,ResNet18,44.3,supported,inconclusive\nSmiling,zG_classifier,1.3,not supported,inconclusive\n"
+    )
+    held = ("as trained: 1 of 2 pairs and classifiers, not supported: 1",)
+    assert finding(results / "good", "01").held == held
