@@ -144,15 +144,20 @@ def run_profile(args: argparse.Namespace) -> int:
             runs = _execute(needed, params, args, study, draft, lost.errors)
             run = run_record(args.profile, facts, seconds, params, made, runs, output)
             write_pages(runs, run, draft, output)
-    for name in runs:
-        entry = run["notebooks"][name]
-        said = printable(entry["verdict"] or entry["error"])
-        print(f"{name}: {entry['status']} in {entry['minutes']:.1f} min. {said}")
+    return _concluded(run, runs, output)
+
+
+def _concluded(run: dict, runs: dict[str, NotebookOutcome], output: Path) -> int:
+    """Bring the overview up to date and say what the notebooks that ran found; return the exit code."""
     if output.parent == RESULTS:
         from lassi_lib.study.overview import write_overview
 
         with held(RESULTS / ".overview.lock", f"waiting for {RESULTS}/index.html, which another run writes"):
             write_overview(RESULTS)
+    for name in runs:
+        entry = run["notebooks"][name]
+        said = printable(entry["verdict"] or entry["error"])
+        print(f"{name}: {entry['status']} in {entry['minutes']:.1f} min. {said}")
     print(f"open {_shown(output / 'index.html')}")
     return 0 if all(run.ok for run in runs.values()) else 1
 
@@ -277,37 +282,10 @@ def _execute(
     that needs a stage which is `lost` (its error by key) has failed before it began.
     """
     from lassi_lib.numerics import pick_device
-    from lassi_lib.study.artefacts import files_of
-    from lassi_lib.study.notebooks import artefacts_of, execute, kill_tree, not_executed
+    from lassi_lib.study.notebooks import kill_tree
 
     def run(name: str) -> NotebookOutcome:
-        source = NOTEBOOKS / f"{name}.ipynb"
-        declared = artefacts_of(source)
-        for stale in files_of(draft, name, declared):
-            stale.unlink()
-        errors = dict.fromkeys(lost[s.stage.key] for s in needed[name] if s.stage.key in lost)
-        if errors:
-            more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-            return not_executed(source, draft / f"{name}.ipynb", f"{next(iter(errors))}{more}")
-        answers = [s.stage for s in needed[name] if s.verb in _ANSWERS]
-        log = study.cache.root / "logs" / args.profile / f"{name}.log"
-        with running(name, f"notebook {name}"):
-            outcome = execute(
-                source,
-                draft / f"{name}.ipynb",
-                params[name] | {"interactive": False, "device": args.device},
-                timeout=NOTEBOOK_TIMEOUT,
-                log_path=log,
-                cwd=NOTEBOOKS,
-                stages=[f"{stage.name}/{stage.key}" for stage in answers],
-            )
-        if outcome.ok:
-            say(f"finished notebook {name} in {outcome.seconds / 60:.1f} min")
-        else:
-            for left in set(files_of(draft, name, declared)) - {outcome.path}:
-                left.unlink()  # it may have written some of its files before it failed
-            say(f"FAILED notebook {name}: {printable(outcome.error)}\n  what it printed: {_shown(log)}")
-        return outcome
+        return _execute_one(name, needed[name], params[name], args, study, draft, lost)
 
     before = os.environ.get("LASSI_OUTPUT", "")
     os.environ["LASSI_OUTPUT"] = str(draft)
@@ -331,6 +309,47 @@ def _execute(
                 raise
     finally:
         os.environ["LASSI_OUTPUT"] = before
+
+
+def _execute_one(
+    name: str,
+    needed: list[Step],
+    params: dict,
+    args: argparse.Namespace,
+    study: Study,
+    draft: Path,
+    lost: Mapping[str, str],
+) -> NotebookOutcome:
+    """Execute one notebook into a draft; one that fails keeps its own file there and nothing else."""
+    from lassi_lib.study.artefacts import files_of
+    from lassi_lib.study.notebooks import artefacts_of, execute, not_executed
+
+    source, target = NOTEBOOKS / f"{name}.ipynb", draft / f"{name}.ipynb"
+    declared = artefacts_of(source)
+    for stale in files_of(draft, name, declared):
+        stale.unlink()
+    errors = dict.fromkeys(lost[s.stage.key] for s in needed if s.stage.key in lost)
+    if errors:
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        return not_executed(source, target, f"{next(iter(errors))}{more}")
+    log = study.cache.root / "logs" / args.profile / f"{name}.log"
+    with running(name, f"notebook {name}"):
+        outcome = execute(
+            source,
+            target,
+            params | {"interactive": False, "device": args.device},
+            timeout=NOTEBOOK_TIMEOUT,
+            log_path=log,
+            cwd=NOTEBOOKS,
+            stages=[f"{s.stage.name}/{s.stage.key}" for s in needed if s.verb in _ANSWERS],
+        )
+    if outcome.ok:
+        say(f"finished notebook {name} in {outcome.seconds / 60:.1f} min")
+    else:
+        for left in set(files_of(draft, name, declared)) - {outcome.path}:
+            left.unlink()  # it may have written some of its files before it failed
+        say(f"FAILED notebook {name}: {printable(outcome.error)}\n  what it printed: {_shown(log)}")
+    return outcome
 
 
 def _shown(path: Path) -> str:
