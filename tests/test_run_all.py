@@ -162,6 +162,8 @@ def test_list_prints_profiles_notebooks_and_minutes(capsys):
     for source in SOURCES:
         assert source.stem in text
     assert "about" in text
+    stated = params.load_pipeline("demo").minutes.values()
+    assert f"about {sum(stated):.0f} min from an empty cache, with --workers 4" in text
 
 
 @pytest.mark.parametrize("read", [0, 20])

@@ -87,10 +87,12 @@ def _asked(args: argparse.Namespace) -> int:
 def print_list() -> None:
     """Print every profile with its notebooks and expected minutes."""
     for profile in profiles():
-        pipeline = load_pipeline(profile)
+        pipeline, names = load_pipeline(profile), notebooks_of(profile)
         print(f"{profile}: {printable(pipeline.description)}")
-        for name in notebooks_of(profile):
+        for name in names:
             print(f"  {name:36s} {_minutes(pipeline, name)}")
+        if names and not set(names) - pipeline.minutes.keys():
+            print(f"  {'in all':36s} {_in_all(pipeline, names)}")
 
 
 def run_profile(args: argparse.Namespace) -> int:
@@ -240,10 +242,17 @@ def _announce(args: argparse.Namespace, pipeline: Pipeline, names: list[str]) ->
     print(f"profile {args.profile}: {printable(pipeline.description)}", flush=True)
     for name in names:
         print(f"  {name}: {_minutes(pipeline, name)}", flush=True)
+    if len(names) > 1 and not set(names) - pipeline.minutes.keys():
+        print(f"  in all: {_in_all(pipeline, names)}", flush=True)
 
 
 def _minutes(pipeline: Pipeline, name: str) -> str:
     return f"about {pipeline.minutes[name]:g} min" if name in pipeline.minutes else "minutes not measured"
+
+
+def _in_all(pipeline: Pipeline, names: list[str]) -> str:
+    minutes = sum(pipeline.minutes[name] for name in names)
+    return f"about {minutes:.0f} min from an empty cache, with --workers {_STATED_WORKERS}"
 
 
 def _durations(
