@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import certification as benchmark
-from benchmarks import cost, scaling
+from benchmarks import cost, rerun, scaling
 from lassi_lib.certification.certify import MODES, certify
 from lassi_lib.numerics import threads
 
@@ -137,3 +137,21 @@ def test_operations_are_counted_as_the_code_for_gpus_runs():
     assert 2 * 48 * 16 <= decision < sampled  # the first layer alone
     with pytest.raises(ValueError, match="not batched"):
         cost.certify_operations("exact_decision", benchmark.Sizes(2))
+
+
+def test_what_a_rerun_changes_is_counted(tmp_path, capsys):
+    before = pd.DataFrame(
+        {"task": ["a", "b"], "certified_fairness": [90.0, 50.0], "outcome": ["supported"] * 2}
+    )
+    after = before.assign(certified_fairness=[88.0, 51.0], outcome=["supported", "inconclusive"])
+    for name, table in (("old", before), ("new", after), ("other", after.assign(task="c"))):
+        (tmp_path / name / "tables").mkdir(parents=True)
+        table.to_csv(tmp_path / name / "tables" / "01_verdict.csv", index=False)
+    old, new, other = (str(tmp_path / name) for name in ("old", "new", "other"))
+    assert rerun.main([old, new, "--table", f"{new}/rerun.md"]) == 0
+    row = (tmp_path / "new" / "rerun.md").read_text().splitlines()[2]
+    assert row == "| 01 | 2 | 1.5 | 2.0 |  |  | 1 |  |"
+    for mistake, said in ((other, "other rows"), (str(tmp_path), "share no table")):
+        with pytest.raises(SystemExit, match="2"):
+            rerun.main([mistake, new])
+        assert said in capsys.readouterr().err

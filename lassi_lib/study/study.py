@@ -595,11 +595,15 @@ def _certification_spec(pipeline: Pipeline, sigma_rs: float) -> Any:
 
 
 def device_name(device: torch.device) -> str:
-    """Return what a device is called: a GPU's name, or the processor's kind with its threads."""
+    """Return what a device is called: a GPU's name, or the processor's kind with its threads.
+
+    The vector instructions are named because float sums depend on them, and with them every training.
+    """
     import platform
 
     import torch
 
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {os.cpu_count()} threads"
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return f"{platform.machine()} CPU with {instructions}, {os.cpu_count()} threads"
