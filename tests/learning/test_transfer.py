@@ -20,7 +20,7 @@ TRANSFER = Objective("Transfer", lambda_1=0.0, lambda_2=0.05, lambda_3=0.1)
 ADVERSARIAL = Objective("Adversarial", lambda_1=0.0, lambda_2=0.1)
 
 # Second epoch of `fit(objective, epochs=2)`: cls, adv, valid_loss, valid_accuracy. Recorded before
-# there was a reconstruction loss, on one CPU thread, where today's numbers are equal to the last bit.
+# there was a reconstruction loss, on one thread of a CPU with AVX2, where today's are equal to the last bit.
 GOLDEN = {
     ("Naive", 0): (0.5416758239269257, 0.0, 0.5307145267724991, 0.7725),
     ("Naive", 1): (0.6442698915799459, 0.0, 0.629018098115921, 0.63),
@@ -38,9 +38,12 @@ def test_without_reconstruction_the_numbers_are_the_recorded_ones(objective):
     for seed in (0, 1):
         _, history = fit(objective, epochs=2, seed=seed)
         row = history[-1]
-        found = [row[key] for key in ("cls", "adv", "valid_loss", "valid_accuracy")]
-        # Another CPU adds in another order: 1e-4 is far below the tenths that another stream makes.
-        assert found == pytest.approx(GOLDEN[objective.name, seed], rel=1e-4, abs=1e-6)
+        *losses, accuracy = (row[key] for key in ("cls", "adv", "valid_loss", "valid_accuracy"))
+        *recorded, recorded_accuracy = GOLDEN[objective.name, seed]
+        # Another CPU adds in another order and training carries that on: with AVX512 losses moved by up to
+        # 0.1 %, accuracies by 3 of 1,200; another stream moves them by tenths.
+        assert losses == pytest.approx(recorded, rel=5e-3, abs=1e-6)
+        assert accuracy == pytest.approx(recorded_accuracy, abs=0.01)
         assert set(row) == {
             *("epoch", "cls", "adv", "valid_loss", "valid_cls", "valid_adv", "valid_accuracy"),
             *("seconds", "selected"),
