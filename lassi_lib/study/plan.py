@@ -153,8 +153,9 @@ def describe(study: Study, steps: list[Step], again: Iterable[Step] = ()) -> str
         lines.append(
             f"  {verb} {mode}".ljust(34) + f"{len(own):5d} stages, {len(left):5d} to compute, {known}"
         )
-    known = f"about {total:.0f} min on one process" if total or not unknown else "minutes not known yet"
-    more = ", and what is not known yet" if total and unknown else ""
+    told = total >= 0.5 or not unknown
+    known = f"about {total:.0f} min on one process" if told else "minutes not known yet"
+    more = ", and what is not known yet" if told and unknown else ""
     return "\n".join([*lines, f"  in all {known}{more}"])
 
 

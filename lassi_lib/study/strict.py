@@ -138,11 +138,13 @@ def _misfit(at: str, kind: type, value: Any) -> StudyError:
     """Say which type a value should have, and how it is written if that can be guessed."""
     hint = ""
     if kind is list and isinstance(value, int | float | str):
-        hint = f": write [{_brief(value)}]"
+        number = isinstance(value, str) and value.isdecimal()  # in quotes
+        hint = f": write [{value if number else _brief(value)}]"
     if kind in (int, float) and isinstance(value, str):
         with suppress(ValueError):
             float(value)  # a number to anybody but YAML
             hint = ": YAML 1.1 reads this as text, write 1.0e-3, 1.0e+4 or 10_000"
+            hint = f": write {value}, without quotes" if value.isdecimal() else hint
     return StudyError(f"{at} must be {_NAMES.get(kind, kind.__name__)}, not {_brief(value)}{hint}")
 
 

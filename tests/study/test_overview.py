@@ -156,7 +156,7 @@ def test_a_verdict_comes_with_its_numbers_minutes_and_page(page):
         "Two pairs fail.",
         "81.2 to 93.0 % certified (Naive 0.0 to 1.0), 70.0 to 72.0 % accurate (Naive 71.0)",
         "supported: 0 of 2 pairs; as trained: 1 of 2 pairs, 0 beyond a constant classifier; 2 seeds, 1,050 test images.",
-        "In 1 pair a constant classifier",
+        "In 1 pair LASSI is not shown to be more accurate",
         "2.3 minutes",
     ):
         assert words in said.text
@@ -331,3 +331,14 @@ def test_classifiers_of_which_nothing_is_certified_are_counted_as_trained(result
     )
     held = ("as trained: 1 of 2 pairs and classifiers, not supported: 1",)
     assert finding(results / "good", "01").held == held
+
+
+def test_explanations_that_rest_on_rendered_faces_say_so(results):
+    table = results / "good" / "tables" / "01_verdict.csv"
+    rows = "explanation,published,by regression,by experiment,outcome\nlong vector,no,inconclusive,not asked,inconclusive\n"
+    table.write_text(rows)
+    assert finding(results / "good", "01").held == ()
+    table.write_text(rows + "poor vector,yes,inconclusive,not supported,not supported\n")
+    assert finding(results / "good", "01").held == ("by experiments on rendered faces",)
+    table.write_text(rows + "poor vector,yes,not supported,not supported,not supported\n")
+    assert finding(results / "good", "01").held == ()
