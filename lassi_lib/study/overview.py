@@ -44,7 +44,7 @@ CLAIM_1 = {  # columns of tables/01_verdict.md -> their names in the table over 
 _COLOURS = {"supported": "good", "not supported": "bad", "failed": "bad"}
 _LEGEND = (
     '<p class="soft">A verdict follows from its table by a rule that was fixed before the run, and counts '
-    "that other training seeds would have given other models: with two or three seeds little can be shown "
+    "that other training seeds (or another make of processor) would have given other models: with two or three seeds little can be shown "
     "but a large and steady effect, and with one nothing, hence <b>inconclusive</b>. <b>As trained</b> counts the pairs that "
     "fulfil the rule when the models are taken as they are and only the test faces vary. <b>Stale</b>: code "
     "or settings have changed since the run. <b>Not asked here</b>: the profile has no such notebook; <b>not "
@@ -168,6 +168,22 @@ SENTENCES: dict[str, Callable[[], str]] = {
     "09": _base,
     "10": _audit,
     "11": _own,
+}
+
+
+# Number of the notebook -> the statement that its verdict is on; thresholds stand in its parameters.
+JUDGED = {
+    "01": "for every pair LASSI certifies far more faces than Naive, at about the same accuracy",
+    "02": "claim 1 holds along every kind of vector",
+    "03": "encoders that know no task certify nearly all faces for every task",
+    "04": "claim 1 holds for these attributes, too",
+    "05": "the published explanations hold: label correlation and poor vectors",
+    "07": "claim 1 holds for exact decisions, too",
+    "06": "certified answers stay the same for true counterfactuals",
+    "08": "fairness jumps at the published step of lambda_2 while accuracy stays",
+    "09": "ordinary classifiers treat a good share of faces differently from similar ones",
+    "10": "every number that can be checked is possible",
+    "11": "nearly all faces of the audited folder are treated like all similar ones",
 }
 
 
@@ -306,7 +322,7 @@ def _glance_md(folders: list[Path], found: dict[str, list[Finding]], asked: dict
     lines = ["| question | " + " | ".join(f.name for f in folders) + " |", "|---" * (len(folders) + 1) + "|"]
     for number, title in asked.items():
         cells = ["<br>".join((_outcome_md(f), *f.held)) for f in found[number]]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+        lines.append(f"| {title}<br>*Judged: {JUDGED[number]}.* | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -361,7 +377,8 @@ def _glance(folders: list[Path], found: dict[str, list[Finding]], asked: dict[st
             _word(f) + "".join(f'<br><span class="soft">{escape(h)}</span>' for h in f.held)
             for f in found[number]
         ]
-        rows.append([f'<a href="#q{number}">{escape(title)}</a>', *cells])
+        judged = f'<br><span class="soft">Judged: {escape(JUDGED[number])}.</span>'
+        rows.append([f'<a href="#q{number}">{escape(title)}</a>{judged}', *cells])
     return table("Verdicts", head, rows)
 
 

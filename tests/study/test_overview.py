@@ -11,7 +11,7 @@ from bs4 import BeautifulSoup
 
 from lassi_lib.errors import StudyError
 from lassi_lib.study import batch, params, record
-from lassi_lib.study.overview import CLAIM_1, SENTENCES, finding, span, titles, write_overview
+from lassi_lib.study.overview import CLAIM_1, JUDGED, SENTENCES, finding, span, titles, write_overview
 from lassi_lib.study.published import published
 from lassi_lib.study.results import save_verdict
 
@@ -113,7 +113,7 @@ def test_every_link_and_picture_of_the_page_is_there(results, page):
 def test_the_rows_and_columns_are_all_there(page):
     table = page.table
     assert [th.text for th in table.thead.find_all("th")] == ["bad <&> #1", "good"]
-    assert [tr.th.text for tr in table.tbody.find_all("tr")] == list(titles().values())
+    assert [tr.th.a.text for tr in table.tbody.find_all("tr")] == list(titles().values())
     assert sorted(SENTENCES) == [f"{i:02d}" for i in range(1, 12)]
 
 
@@ -342,3 +342,7 @@ def test_explanations_that_rest_on_rendered_faces_say_so(results):
     assert finding(results / "good", "01").held == ("by experiments on rendered faces",)
     table.write_text(rows + "poor vector,yes,not supported,not supported,not supported\n")
     assert finding(results / "good", "01").held == ()
+
+
+def test_every_question_has_a_statement_that_is_judged():
+    assert list(JUDGED) == list(SENTENCES)
