@@ -89,6 +89,11 @@ class Setting:
         vectors *= sizes.length / vectors.norm(dim=1, keepdim=True)
         self.similarity = SimilaritySet(vectors, self.spec.epsilon)
 
+    def problem(self, encoder: Restriction) -> Problem:
+        """Return what all points have in common, for an encoder restricted to the attribute vectors."""
+        weight, bias = (p.detach().double().numpy() for p in self.classifier.parameters())
+        return Problem(encoder.without_first(), self.similarity, weight, bias, self.spec, 0)
+
     def latents(self, count: int) -> torch.Tensor:
         """Draw latents, float32 [count, d]."""
         return torch.randn(count, self.sizes.d, generator=self._generator)
@@ -173,8 +178,7 @@ def time_points(setting: Setting, mode: str, seconds: float) -> dict[str, Any]:
     start = time.perf_counter()
     encoder = Restriction(setting.representation, setting.similarity.vectors)
     set_up = time.perf_counter() - start
-    weight, bias = (p.detach().double().numpy() for p in setting.classifier.parameters())
-    problem = Problem(encoder.without_first(), setting.similarity, weight, bias, setting.spec, 0)
+    problem = setting.problem(encoder)
     times, rows = [], []
     with numerics.threads(1):
         z = setting.latents(32)

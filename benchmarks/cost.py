@@ -25,7 +25,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.certification import Setting, Sizes
 from lassi_lib.certification.batched import certify_batch, offers
 from lassi_lib.certification.network import Restriction
-from lassi_lib.certification.problem import Problem
 from lassi_lib.flow.glow import Glow, GlowConfig
 
 HERE = Path(__file__).resolve().parent
@@ -65,8 +64,7 @@ def certify_operations(mode: str, sizes: Sizes, count: int = 16) -> float:
         raise ValueError(f"{mode} is not batched for {sizes.attributes} attributes")
     setting = Setting(sizes)
     encoder = Restriction(setting.representation, setting.similarity.vectors)
-    weight, bias = (p.detach().double().numpy() for p in setting.classifier.parameters())
-    problem = Problem(encoder.without_first(), setting.similarity, weight, bias, setting.spec, 0)
+    problem = setting.problem(encoder)
     with FlopCounterMode(display=False) as counter:
         certify_batch(problem, encoder.first(setting.latents(count)), range(count), mode)
     return counter.get_total_flops() / count

@@ -91,8 +91,8 @@ def print_list() -> None:
         print(f"{profile}: {printable(pipeline.description)}")
         for name in names:
             print(f"  {name:36s} {_minutes(pipeline, name)}")
-        if names and not set(names) - pipeline.minutes.keys():
-            print(f"  {'in all':36s} {_in_all(pipeline, names)}")
+        if total := _in_all(pipeline, names):
+            print(f"  {'in all':36s} {total}")
 
 
 def run_profile(args: argparse.Namespace) -> int:
@@ -242,8 +242,8 @@ def _announce(args: argparse.Namespace, pipeline: Pipeline, names: list[str]) ->
     print(f"profile {args.profile}: {printable(pipeline.description)}", flush=True)
     for name in names:
         print(f"  {name}: {_minutes(pipeline, name)}", flush=True)
-    if len(names) > 1 and not set(names) - pipeline.minutes.keys():
-        print(f"  in all: {_in_all(pipeline, names)}", flush=True)
+    if len(names) > 1 and (total := _in_all(pipeline, names)):
+        print(f"  in all: {total}", flush=True)
 
 
 def _minutes(pipeline: Pipeline, name: str) -> str:
@@ -251,6 +251,9 @@ def _minutes(pipeline: Pipeline, name: str) -> str:
 
 
 def _in_all(pipeline: Pipeline, names: list[str]) -> str:
+    """Return the stated minutes of all these notebooks, '' where some are not stated."""
+    if not names or set(names) - pipeline.minutes.keys():
+        return ""
     minutes = sum(pipeline.minutes[name] for name in names)
     return f"about {minutes:.0f} min from an empty cache, with --workers {_STATED_WORKERS}"
 
