@@ -138,7 +138,8 @@ class Overall:
         if self.known:  # otherwise nothing says how far a running step is
             rest -= sum(min(now - since, self.left[key]) for key, (_, since) in self.running.items())
         expected, spent = (self.total - rest) / self.workers, now - self._begun
-        trust = 60.0 if self.known else 0.0  # this much of what was recorded outweighs the first minutes
+        # this much of what was recorded outweighs the first minutes, in which one step may have to go first
+        trust = max(60.0, 0.1 * self.total / self.workers) if self.known else 0.0
         if not expected + trust:
             return None
         return rest / self.workers * (spent + trust) / (expected + trust)

@@ -49,6 +49,13 @@ def test_time_left_follows_from_what_the_steps_took_before(clock):
         assert run.seconds_left() == 0.0
 
 
+def test_a_first_step_that_goes_alone_and_takes_longer_does_not_multiply_the_rest(clock):
+    with Overall(dict.fromkeys(range(100), 240.0), workers=4) as run:  # 100 minutes
+        started(0, "glow")
+        clock.now += 480.0
+        assert 100 * 60 < run.seconds_left() < 250 * 60
+
+
 def test_several_workers_share_what_is_left():
     with Overall(dict.fromkeys("abcd", 100.0), workers=4) as run:
         assert run.seconds_left() == pytest.approx(100.0, abs=1.0)

@@ -80,9 +80,9 @@ class FaceDataset:
     def column(self, attribute: str) -> int:
         """Return the column of `attribute` in `labels`; raises StudyError as `label` does."""
         if attribute not in self.attribute_names:
+            where = "labels.csv" if self.name == "folder" else f"data set '{self.name}'"
             raise StudyError(
-                f"attribute '{attribute}' is not in data set '{self.name}'"
-                f"{nearest(attribute, self.attribute_names)}"
+                f"attribute '{attribute}' is not in {where}{nearest(attribute, self.attribute_names)}"
             )
         return self.attribute_names.index(attribute)
 

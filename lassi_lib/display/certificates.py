@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.patches import Patch
 
 from lassi_lib.display.style import StudyFigure, colours_of, grouped, margins, marker_of, pair_names, words
 
@@ -15,7 +16,8 @@ def fairness_bars(summary: pd.DataFrame, published: Mapping[str, str] | None = N
     """Show certified fairness per pair and method, with intervals and the published values.
 
     `published` says which columns of the summary hold published values, and what the legend calls them; by
-    default it is 'published_certified_fairness', where it is there.
+    default it is 'published_certified_fairness', where it is there. Where some rates come from one seed
+    (`n_seeds`) and others from several, the former are hatched: their intervals count the points alone.
     """
     return _rate_bars(summary, "certified_fairness", "certified fairness (% of test points)", published)
 
@@ -43,7 +45,10 @@ def _rate_bars(
         rows = summary[summary["method"] == method]
         y = np.array([pairs.index(p) for p in pair_names(rows)]) + (j - (len(methods) - 1) / 2) * thick
         mean = rows[value].to_numpy(float)
-        axes.barh(y, mean, 0.9 * thick, color=colours[method], label=method)
+        bars = axes.barh(y, mean, 0.9 * thick, color=colours[method], label=method)
+        for bar, single in zip(bars, _single(summary, rows), strict=True):
+            if single:
+                bar.set(hatch="///", edgecolor="white", linewidth=0)
         axes.errorbar(
             mean, y, xerr=margins(rows, value), fmt="none", ecolor="#333333", elinewidth=1, capsize=2
         )
@@ -59,8 +64,19 @@ def _rate_bars(
     axes.grid(axis="y", visible=False)
     handles, names = axes.get_legend_handles_labels()
     first = sorted(range(len(names)), key=lambda i: names[i] not in methods)  # methods before markers
+    if _single(summary, summary).any():
+        handles.append(Patch(facecolor="#999999", edgecolor="white", hatch="///", linewidth=0))
+        names.append("one seed: interval of the points alone")
+        first.append(len(names) - 1)
     figure.legend_above([handles[i] for i in first], [names[i] for i in first])
     return figure
+
+
+def _single(summary: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray:
+    """Return which rows rest on one seed, where others of the summary do not."""
+    if "n_seeds" not in summary or (summary["n_seeds"] == 1).all():
+        return np.zeros(len(rows), bool)
+    return (rows["n_seeds"] == 1).to_numpy()
 
 
 def radius_scatter(rows: pd.DataFrame, columns: int = 3) -> StudyFigure:

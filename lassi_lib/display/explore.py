@@ -67,9 +67,9 @@ def certificate_figure(views: Sequence[Any]) -> StudyFigure:
 
     Left: faces D(z + t a), and under them, at the same t, the distance of R(z + t a) to the nearest boundary
     of the class at t = 0, a stroke at every kink; below zero another class is decided. Middle: the plane through the
-    smoothed centre (a cross) in which the classifier's boundary is seen edge on, with the curve of R (bold:
-    the similarity set) and circles of radius d_cs and d_rs: certified if the first lies inside the second. Right: what
-    every mode says, and two faces that are treated differently where there are any.
+    smoothed center (a cross) in which the classifier's boundary is seen edge on, with the curve of R (bold:
+    the similarity set) and circles of radius d_cs and d_rs, both of exact smoothing: certified if the first lies
+    inside the second. Right: what every mode says, and two faces that are treated differently where there are any.
     """
     if not views:
         raise ValueError("no view to show")
@@ -148,9 +148,8 @@ def _draw_plane(axes: Any, view: Any, colour: str) -> None:
     if np.isfinite(view.d_cs):
         axes.add_patch(Circle((0, 0), view.d_cs, fill=False, ec=colour, lw=1.4, ls="--"))
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), box_aspect=1)
-    axes.set_title(
-        f"d_cs {view.d_cs:.2f} (dashed)\nd_rs {view.d_rs:.2f} (solid)", fontsize=8.5, loc="left", pad=3
-    )
+    said = f"exact smoothing:\nd_cs {view.d_cs:.2f} (dashed), d_rs {view.d_rs:.2f}"
+    axes.set_title(said, fontsize=8, loc="left", pad=3)
     axes.set_xlabel("towards the boundary", fontsize=8, labelpad=1)
     axes.tick_params(labelsize=7)
 

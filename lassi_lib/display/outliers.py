@@ -103,12 +103,17 @@ def outlier_scatter(means: pd.DataFrame, fits: pd.DataFrame, labelled: Iterable[
             )
         middle = values.median()
         named = means.index[pairs.isin(list(labelled)) & (means["method"] == methods[-1])]
-        for k, i in enumerate(sorted(named, key=values.get)):
+        for k, i in enumerate(sorted(named, key=means["ratio"].get)):  # the lower half is named below
             x, y = values[i], means.loc[i, "ratio"]
             axes.plot(x, y, "o", mfc="none", mec="black", ms=11)
             side = "right" if x > middle else "left"  # names stay inside the panel
             style = {"textcoords": "offset points", "ha": side, "fontsize": 8}
-            axes.annotate(words(pairs[i]).replace("/", " / "), (x, y), (0, -17 if k % 2 else 9), **style)
+            axes.annotate(
+                words(pairs[i]).replace("/", " / "),
+                (x, y),
+                (0, -17 if 2 * k + 1 < len(named) else 9),
+                **style,
+            )
         axes.set(yscale="log", xlabel=label, xscale="log" if name == "log_positives" else "linear")
         axes.set_title("rank correlation: " + ", ".join(said), loc="left", fontsize=8)
         axes.margins(0.12)
@@ -119,10 +124,10 @@ def outlier_scatter(means: pd.DataFrame, fits: pd.DataFrame, labelled: Iterable[
 
 # column of `pair_means` -> what its panel is called, and the format of a cell
 _PANELS = {
-    "ratio": ("d_cs / d_rs, median over faces (below 1: most are certified)", "{:.3g}"),
+    "ratio": ("d_cs / d_rs, median (purple, below 1: most are certified)", "{:.3g}"),
     "certified_fairness": ("certified fairness, % of faces", "{:.0f}"),
-    "phi": ("phi of attribute and task in the labels", "{:+.2f}"),
-    "cos_task": ("cos(a, normal of the task's boundary)", "{:+.2f}"),
+    "phi": ("phi of attribute and task in the labels (orange: positive)", "{:+.2f}"),
+    "cos_task": ("cos(a, normal of the task's boundary; orange: positive)", "{:+.2f}"),
 }
 
 

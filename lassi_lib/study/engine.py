@@ -124,6 +124,7 @@ def submit(
     from distributed import as_completed
 
     urgent, futures = urgency(steps, seconds), {}
+    client.subscribe_topic(_BEGUN, lambda event: started(*event[1]))  # before anything can begin
     for rank, step in enumerate(steps):
         parents = [futures[key] for key in step.stage.parents if key in futures]
         priority = urgent[step.stage.key] - 1e-3 * rank  # equally urgent ones in the order of the plan
@@ -131,7 +132,6 @@ def submit(
             run_step, step, where, parents, key=f"{step.verb}-{step.stage.key}", priority=priority
         )
     by_future = {futures[step.stage.key].key: step for step in steps}
-    client.subscribe_topic(_BEGUN, lambda event: started(*event[1]))
     for future in as_completed(list(futures.values())):
         step = by_future[future.key]
         try:

@@ -29,8 +29,9 @@ class Experiment:
 
     @property
     def label(self) -> str:
-        """A short name for progress bars: 'Smiling/Pale_Skin LASSI seed 42'."""
-        return f"{self.task}/{'+'.join(self.sensitive)} {self.method} seed {self.seed}"
+        """A short name for progress bars: 'Smiling/Pale_Skin LASSI seed 42', and the kind of an unusual vector."""
+        kind = "" if self.vector_type == "mean_difference" else f" {self.vector_type}"
+        return f"{self.task}/{'+'.join(self.sensitive)}{kind} {self.method} seed {self.seed}"
 
     @property
     def attributes(self) -> tuple[str, ...]:

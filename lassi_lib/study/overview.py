@@ -19,8 +19,9 @@ from lassi_lib.errors import StudyError
 from lassi_lib.study.params import NOTEBOOKS, notebooks_of, profiles
 from lassi_lib.study.published import published
 from lassi_lib.study.record import read_json, stale
-from lassi_lib.study.render import link, page, picture, table, title_of, write_page
+from lassi_lib.study.render import coloured, link, page, picture, table, title_of, write_page
 from lassi_lib.study.tables import span
+from lassi_lib.study.verdicts import OUTCOMES
 
 ORDER = ("demo", "celeba20k", "fairface", "shapes3d", "celeba", "celeba128")  # of profiles; then others
 PAPERS = {"merk2023": "Merk et al. 2023", "eccv2022": "ECCV 2022", "iclr2022": "ICLR 2022"}
@@ -41,7 +42,6 @@ CLAIM_1 = {  # columns of tables/01_verdict.md -> their names in the table over 
     "outcome": "outcome",
     "outcome these models": "as trained",
 }
-_COLOURS = {"supported": "good", "not supported": "bad", "failed": "bad"}
 _LEGEND = (
     '<p class="soft">A verdict follows from its table by a rule that was fixed before the run, and counts '
     "that other training seeds (or another make of processor) would have given other models: with two or three seeds little can be shown "
@@ -148,7 +148,7 @@ def _base() -> str:
 
 def _audit() -> str:
     n = len(published(source=list(PAPERS)))
-    return f"{n} numbers in three papers, {len(published()) - n} in a fourth; Merk et al. sum up that theirs lie within 5 % of the originals."
+    return f"{n} numbers in the two papers and the workshop text before them, {len(published()) - n} in a newer one; Merk et al. sum up that theirs lie within 5 % of the originals."
 
 
 def _own() -> str:
@@ -307,7 +307,7 @@ def write_overview(results: str | Path) -> Path:
         "<h1>Does LASSI give certified individual fairness?</h1>"
         "<p>LASSI (Peychev et al., ECCV 2022) promises image classifiers that provably treat similar people "
         "alike; Merk et al. (2023) repeated it. Here is what of that holds in our own runs.</p>"
-        f"<h2>At a glance</h2>{_lead(folders)}{_glance(folders, found, asked)}{_LEGEND}"
+        f"<h2>At a glance</h2>{_lead(folders, found)}{_glance(folders, found, asked)}{_LEGEND}"
         f"<h2>Where the published numbers are wrong</h2>{_wrong(folders)}"
         f"<h2>What each run is evidence for</h2><dl>{''.join(map(_evidence, folders))}</dl>"
         f'<h2>Question by question</h2><ol class="entries">{"".join(_details(results, found, asked))}</ol>'
@@ -342,31 +342,40 @@ def _claim_1_md(folders: list[Path]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _lead(folders: list[Path]) -> str:
-    """Say what the models as trained do on claim 1, in numbers, and how much of it decisions show."""
+def _lead(folders: list[Path], found: dict[str, list[Finding]]) -> str:
+    """Say how each profile's verdicts fall, and on claim 1 what the models as trained do, in numbers."""
     lines = ""
-    for folder in folders:
-        try:
-            t = pd.read_csv(folder / "tables" / "01_verdict.csv")
-            gain, change = t["fairness_gain"], -t["accuracy_loss"]
-            more = f"in {(gain > 0).sum()} of {len(t)} pairs of task and attributes LASSI certifies more test faces than Naive"
-            said = f"{more} ({span(gain)} points), at an accuracy {change.min():+.1f} to {change.max():+.1f} points from Naive's."
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            exact = pd.read_csv(folder / "tables" / "07_verdict.csv")["certified_fairness_baseline"]
-            said += f" Decided exactly instead of certified, Naive already treats {span(exact)} % of the faces alike."
-        lines += f"<dt>{escape(folder.name)}</dt><dd>{said}</dd>"
-    return lines and f"<p>Claim 1, for the models as trained:</p><dl>{lines}</dl>"
+    for place, folder in enumerate(folders):
+        outcomes = [own[place].outcome for own in found.values() if own[place].href]
+        counted = ", ".join(f"{outcomes.count(o)} {o}" for o in OUTCOMES if o in outcomes)
+        lines += (
+            f"<dt>{escape(folder.name)}</dt><dd>Of {len(outcomes)} statements judged: {counted or 'none'}. "
+        )
+        lines += f"{_of_claim_1(folder)}</dd>"
+    return f"<dl>{lines}</dl>"
+
+
+def _of_claim_1(folder: Path) -> str:
+    """Say what the models as trained do on claim 1, and how much of it decisions show; '' without that table."""
+    try:
+        t = pd.read_csv(folder / "tables" / "01_verdict.csv")
+        gain, change = t["fairness_gain"], -t["accuracy_loss"]
+        said = f"Claim 1, for the models as trained: in {(gain > 0).sum()} of {len(t)} pairs of task and attributes LASSI certifies more test faces than Naive ({span(gain)} points), at an accuracy {change.min():+.1f} to {change.max():+.1f} points from Naive's."
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        exact = pd.read_csv(folder / "tables" / "07_verdict.csv")["certified_fairness_baseline"]
+        said += (
+            f" Decided exactly instead of certified, Naive already treats {span(exact)} % of the faces alike."
+        )
+    return said
 
 
 def _word(f: Finding) -> str:
     """Return the outcome, coloured, marked where it is stale."""
     if not f.href:
         return f'<span class="soft">{escape(f.outcome)}</span>'
-    return f'<b class="{_COLOURS.get(f.outcome, "")}">{escape(f.outcome)}</b>' + (
-        " (stale)" if f.stale else ""
-    )
+    return coloured(f.outcome) + (" (stale)" if f.stale else "")
 
 
 def _glance(folders: list[Path], found: dict[str, list[Finding]], asked: dict[str, str]) -> str:

@@ -199,20 +199,26 @@ def write_pages(ran: Iterable[str], run: dict[str, Any], folder: Path, before: P
 
     `run` is `run_record`, `folder` the draft of the results folder, `before` the results that it will replace.
     """
-    from lassi_lib.study.render import to_html
-
     old = {k: v for k, v in read_json(before / "previous.json").items() if k in run["notebooks"]}
     old_entries = read_json(before / "run.json").get("notebooks", {})
     for name in ran:
         entry = run["notebooks"][name]
         stem = name if entry["status"] == "ok" else f"{name}.failed"
-        for warning in to_html(folder / f"{stem}.ipynb", folder / f"{stem}.html", note=made_line(entry)):
+        for warning in _page(folder / f"{stem}.ipynb", entry):
             print(f"warning: {warning}", file=sys.stderr)
         found = changes(before, folder, name) if entry["status"] == "ok" else []
         old[name] = previous(old_entries.get(name, {}), entry, found)
     for name, content in (("run", run), ("previous", {k: v for k, v in sorted(old.items()) if v})):
         (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     write_profile_index(folder)
+
+
+def _page(executed: Path, entry: dict[str, Any]) -> list[str]:
+    """Render a notebook that ran beside itself, with what its entry in run.json says; return warnings."""
+    from lassi_lib.study.render import to_html
+
+    verdict = (entry.get("outcome", ""), entry.get("verdict", ""))
+    return to_html(executed, executed.with_suffix(".html"), note=made_line(entry), verdict=verdict)
 
 
 def write_profile_index(folder: Path) -> Path:
@@ -261,8 +267,6 @@ def write_profile_index(folder: Path) -> Path:
 
 def write_again(results: Path) -> None:
     """Render the pages and indices of all profiles below `results` anew, from their notebooks and run.json."""
-    from lassi_lib.study.render import to_html
-
     for path in sorted(results.glob("[!.]*/run.json")):
         run = read_json(path)
         if not (run.get("profile") and run.get("facts") and run.get("notebooks")):
@@ -270,5 +274,5 @@ def write_again(results: Path) -> None:
         for name, entry in run["notebooks"].items():
             executed = path.parent / f"{name}{'' if entry.get('status') == 'ok' else '.failed'}.ipynb"
             if executed.is_file():
-                to_html(executed, executed.with_suffix(".html"), note=made_line(entry))
+                _page(executed, entry)
         write_profile_index(path.parent)

@@ -43,6 +43,7 @@ _LINKS, _IMAGES = ("http:", "https:", "mailto:"), ("data:image/png", "data:image
 # browsers are told so too: styles of the page's own, pictures within it or beside it, nothing else
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data: file: 'self'; form-action 'none'"
 _PICTURES = ("image/svg+xml", "image/png", "image/jpeg")
+_COLOURS = {"supported": "good", "not supported": "bad", "failed": "bad"}
 _FOLDER = {"table": "tables", "figure": "figures", "rows": "certificates"}  # of ll.save_...
 _CSS = """
 :root{--bg:#fff;--fg:#1f2328;--soft:#57606a;--line:#d0d7de;--box:#f6f8fa;--shade:#8c959f66;--link:#0550ae;
@@ -83,7 +84,9 @@ blockquote{margin:1rem 0;padding:.1rem 1rem;border-left:4px solid var(--line);co
 .entries p,.entries details{margin:.3rem 0}.entries div{min-width:0}.entries ul{margin:.3rem 0;padding-left:1.2rem}
 dl{display:grid;grid-template-columns:minmax(6rem,max-content) 1fr;gap:.2rem 1.2rem;font-size:.875rem}
 dt{color:var(--soft)}dd{margin:0}
-@media (max-width:40rem){.entries>li{flex-direction:column-reverse}.entries>li>img,.entries>li>a{width:100%}
+.verdict{background:var(--box);border-radius:6px;padding:.6rem 1rem}
+@media (max-width:40rem){figure::after{content:"Wide figure: scrolls sideways";position:sticky;left:0;
+color:var(--soft);font-size:.8rem}.entries>li{flex-direction:column-reverse}.entries>li>img,.entries>li>a{width:100%}
 figure img{max-width:44rem}}
 """
 
@@ -114,11 +117,14 @@ def title_of(path: str | Path) -> str:
     return _title(nbformat.read(path, as_version=4), Path(path))
 
 
-def to_html(ipynb: str | Path, html: str | Path, *, note: str = "") -> list[str]:
+def to_html(
+    ipynb: str | Path, html: str | Path, *, note: str = "", verdict: tuple[str, str] = ("", "")
+) -> list[str]:
     """Render an executed notebook as a page that needs neither network nor scripts.
 
     ``X.html`` replaces an older ``X.failed.html``, and the reverse. `note` is a line of provenance for the
-    foot of the page. Returns warnings, one line each; none if the page keeps its limit of 2 MB.
+    foot of the page; `verdict` (outcome, sentence) stands below its title, since a page is long. Returns
+    warnings, one line each; none if the page keeps its limit of 2 MB.
     """
     import nbformat
     from bs4 import BeautifulSoup
@@ -144,6 +150,8 @@ def to_html(ipynb: str | Path, html: str | Path, *, note: str = "") -> list[str]
     for number, heading in enumerate(soup.find_all("h2"), 1):
         heading["id"] = f"part{number}"
         sections += f'<li><a href="#part{number}">{escape(heading.get_text())}</a></li>'
+    if verdict[0] and not error and soup.h1:
+        soup.h1.insert_after(BeautifulSoup(_verdict(soup, *verdict), "html.parser"))
     nav = link("index.html", "← All notebooks")
     nav += f"<details><summary>On this page</summary><ul>{sections}</ul></details>" * bool(sections)
     foot = f"{link(ipynb.name, ipynb.name)}. {escape(note)}"
@@ -154,6 +162,18 @@ def to_html(ipynb: str | Path, html: str | Path, *, note: str = "") -> list[str]
     return [f"{html.name} has {size / 1e6:.1f} MB, more than 2: show fewer or smaller pictures"] * (
         size > MAX_BYTES
     )
+
+
+def _verdict(soup: Any, outcome: str, text: str) -> str:
+    """Return what a page found, with the way to the section that judges."""
+    judged = next((h for h in soup.find_all("h2") if h.get_text() == "Verdict"), None)
+    way = f' <a href="#{judged["id"]}">How it was judged</a>' if judged else ""
+    return f'<p class="verdict">This run: {coloured(outcome)}. {escape(text)}{way}</p>'
+
+
+def coloured(outcome: str) -> str:
+    """Return an outcome in the colour that says how it stands with the statement."""
+    return f'<b class="{_COLOURS.get(outcome, "")}">{escape(outcome)}</b>'
 
 
 def write_index(
@@ -171,7 +191,7 @@ def write_index(
         [
             f'<a href="#n{escape(quote(e.name))}">{escape(e.title)}</a>',
             _status(e) + ', <span class="warn">stale</span>' * bool(e.stale),
-            escape(e.outcome if e.ok else ""),
+            coloured(e.outcome) if e.ok else "",
             f"{e.minutes:.1f}",
         ]
         for e in entries
@@ -202,7 +222,7 @@ def _entry(folder: Path, entry: IndexEntry) -> str:
     if entry.error:
         text += f'<p class="bad">{escape(entry.error)}</p>'
     if entry.outcome or entry.text:
-        text += f"<p><b>{escape(entry.outcome)}</b> {escape(entry.text)}</p>"
+        text += f"<p>{coloured(entry.outcome)} {escape(entry.text)}</p>"
     text += _changes(entry.before) + _downloads(folder, entry)
     if entry.made:
         text += f"<details><summary>How it was made</summary><p>{escape(entry.made)}</p></details>"
@@ -326,13 +346,23 @@ def _offer_files(soup: Any, folder: Path) -> None:
     from bs4 import BeautifulSoup
 
     for cell in soup.select(".code_cell"):
-        code = cell.select_one(".input")
-        saved = re.findall(
-            r'save_(table|figure|rows)\(.*?"(\d\d_\w+)"', code.get_text() if code else "", re.S
-        )
-        found = [_links(folder, _FOLDER[what], name) for what, name in dict.fromkeys(saved)]
+        found = [_links(folder, _FOLDER[what], name) for what, name in _saves(cell)]
         if line := "; ".join(filter(None, found)):
             cell.append(BeautifulSoup(f'<p class="files">{line}</p>', "html.parser"))
+
+
+def _saves(cell: Any) -> list[tuple[str, str]]:
+    """Return what a code cell saves: table, figure or rows, and under which name."""
+    code = cell.select_one(".input")
+    saved = re.findall(r'save_(table|figure|rows)\(.*?"(\d\d_\w+)"', code.get_text() if code else "", re.S)
+    return list(dict.fromkeys(saved))
+
+
+def _saved_as(table: Any) -> str:
+    """Return ': NAME' if its cell saves one table, so that the tables of a section can be told apart."""
+    cell = table.find_parent(class_="code_cell")
+    names = [name for what, name in _saves(cell) if what == "table"] if cell else []
+    return f": {names[0].partition('_')[2].replace('_', ' ')}" if len(names) == 1 else ""
 
 
 def _make_accessible(soup: Any, title: str) -> None:
@@ -344,6 +374,7 @@ def _make_accessible(soup: Any, title: str) -> None:
             picture["alt"] = f"Figure: {_heading(picture, title)}"
     for figure in soup.find_all("figure"):
         figure["tabindex"] = "0"  # on a small screen it scrolls
+    captions: list[str] = []
     for table in soup.find_all("table"):
         del table["border"]
         _drop_empty_index(table)
@@ -356,7 +387,9 @@ def _make_accessible(soup: Any, title: str) -> None:
             size = len(cell.get_text())
             if size <= 24 or size > 60:  # long ones need some width
                 cell["class"] = "short" if size <= 24 else "long"
-        heading = _heading(table, title)
+        captions.append(f"{_heading(table, title)}{_saved_as(table)}")
+        count = captions.count(captions[-1])  # no two of a page are called the same
+        heading = captions[-1] + f" ({count})" * (count > 1)
         if not table.caption:
             caption = soup.new_tag("caption")
             caption.string = heading

@@ -78,7 +78,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except StudyError:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date of month 13 is a ValueError
-        line = " ".join(str(error).split())
+        line = " ".join(str(error).replace('"<unicode string>", ', "").split())
         raise StudyError(f"{shown(path)} is not valid YAML: {line}") from None
     if not isinstance(content, dict):
         raise StudyError(f"{shown(path)} must hold 'key: value' lines, found {type(content).__name__}")

@@ -66,6 +66,17 @@ def test_bars_carry_the_rates_intervals_and_published_values(summary, draw, valu
     assert legend(figure) == [*METHODS, *["majority rate"] * len(majority), "published"]
 
 
+def test_rates_of_one_seed_are_hatched_where_others_have_several(summary):
+    single = (summary["task"] == "Wearing_Earrings").to_numpy()
+    figure = fairness_bars(summary.assign(n_seeds=np.where(single, 1, 3)))
+    bars = [b for c in figure.axes[0].containers if hasattr(c, "patches") for b in c]
+    assert [bool(b.get_hatch()) for b in bars] == [False, False, True] * len(METHODS)
+    assert legend(figure) == [*METHODS, "published", "one seed: interval of the points alone"]
+    for alike in (1, 3):
+        figure = fairness_bars(summary.assign(n_seeds=alike))
+        assert legend(figure) == [*METHODS, "published"]
+
+
 def test_bars_of_a_pair_do_not_overlap_and_a_missing_method_keeps_its_place(summary):
     (axes,) = fairness_bars(summary.drop(index=1)).axes
     boxes = sorted(

@@ -129,6 +129,34 @@ def test_code_is_folded_and_tables_are_accessible(tmp_path):
     assert complaints_of_text(str(page)) == []
 
 
+def test_tables_of_a_section_can_be_told_apart(tmp_path):
+    rate = shown({"text/html": "<table><tr><th>x</th><td>1</td></tr></table>"})
+    page = page_of(
+        tmp_path,
+        V4.new_markdown_cell("# T\n\n## What we find"),
+        V4.new_code_cell('ll.save_table(t, folder / "tables", "02_two_words")\nt', outputs=[rate]),
+        V4.new_code_cell("t", outputs=[rate]),
+        V4.new_code_cell('ll.save_table(a, f, "02_a")\nll.save_table(b, f, "02_b")', outputs=[rate]),
+        V4.new_markdown_cell("## Below"),
+        V4.new_code_cell("t", outputs=[rate]),
+    )
+    names = ["What we find: two words", "What we find", "What we find (2)", "Below"]
+    assert [t.caption.text for t in page.find_all("table")] == names
+    assert [t.parent["aria-label"] for t in page.find_all("table")] == [f"Table: {n}" for n in names]
+
+
+def test_what_a_page_found_stands_below_its_title(tmp_path):
+    cells = [V4.new_markdown_cell("# T\n\nA question.\n\n## Figures\n\n## Verdict")]
+    path = write(tmp_path / "01.ipynb", *cells)
+    to_html(path, tmp_path / "01.html", verdict=("not supported", "1 < 2 <b>pairs</b>."))
+    page = BeautifulSoup((tmp_path / "01.html").read_text(), "html.parser")
+    box = page.h1.find_next_sibling()
+    assert box.text == "This run: not supported. 1 < 2 <b>pairs</b>. How it was judged"
+    assert box.b["class"] == ["bad"] and page.select_one(box.a["href"]).text == "Verdict"
+    to_html(path, tmp_path / "01.html")
+    assert "This run" not in (tmp_path / "01.html").read_text()
+
+
 def test_the_blank_index_of_pandas_is_left_out(tmp_path):
     table = pd.DataFrame({"task": ["Smiling", "Hat"], "n": [1, 2]}, index=["", ""]).to_html()
     page = page_of(
