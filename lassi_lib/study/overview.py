@@ -348,10 +348,8 @@ def _lead(folders: list[Path], found: dict[str, list[Finding]]) -> str:
     for place, folder in enumerate(folders):
         outcomes = [own[place].outcome for own in found.values() if own[place].href]
         counted = ", ".join(f"{outcomes.count(o)} {o}" for o in OUTCOMES if o in outcomes)
-        lines += (
-            f"<dt>{escape(folder.name)}</dt><dd>Of {len(outcomes)} statements judged: {counted or 'none'}. "
-        )
-        lines += f"{_of_claim_1(folder)}</dd>"
+        judged = f"{len(outcomes)} {'statement' if len(outcomes) == 1 else 'statements'} judged: {counted}."
+        lines += f"<dt>{escape(folder.name)}</dt><dd>{judged} {_of_claim_1(folder)}</dd>"
     return f"<dl>{lines}</dl>"
 
 

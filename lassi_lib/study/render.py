@@ -374,8 +374,9 @@ def _make_accessible(soup: Any, title: str) -> None:
             picture["alt"] = f"Figure: {_heading(picture, title)}"
     for figure in soup.find_all("figure"):
         figure["tabindex"] = "0"  # on a small screen it scrolls
-    captions: list[str] = []
-    for table in soup.find_all("table"):
+    tables, captions = soup.find_all("table"), []
+    headings = [_heading(table, title) for table in tables]
+    for table, heading in zip(tables, headings, strict=True):
         del table["border"]
         _drop_empty_index(table)
         for header in table.find_all("th"):
@@ -387,7 +388,7 @@ def _make_accessible(soup: Any, title: str) -> None:
             size = len(cell.get_text())
             if size <= 24 or size > 60:  # long ones need some width
                 cell["class"] = "short" if size <= 24 else "long"
-        captions.append(f"{_heading(table, title)}{_saved_as(table)}")
+        captions.append(heading + (_saved_as(table) if headings.count(heading) > 1 else ""))
         count = captions.count(captions[-1])  # no two of a page are called the same
         heading = captions[-1] + f" ({count})" * (count > 1)
         if not table.caption:

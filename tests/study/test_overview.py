@@ -119,7 +119,7 @@ def test_the_rows_and_columns_are_all_there(page):
 
 def test_claim_1_is_told_in_numbers_before_the_table(page, results):
     said = page.dl.text
-    assert "Of 2 statements judged: 1 supported, 1 not supported. Claim 1, for the models" in said
+    assert "2 statements judged: 1 supported, 1 not supported. Claim 1, for the models" in said
     assert "in 2 of 2 pairs of task and attributes LASSI certifies more test faces than Naive" in said
     assert "(81.2 to 92.0 points), at an accuracy -1.0 to +1.0 points from Naive's." in said
 
