@@ -207,7 +207,7 @@ def write_pages(ran: Iterable[str], run: dict[str, Any], folder: Path, before: P
         for warning in _page(folder / f"{stem}.ipynb", entry):
             print(f"warning: {warning}", file=sys.stderr)
         found = changes(before, folder, name) if entry["status"] == "ok" else []
-        old[name] = previous(old_entries.get(name, {}), entry, found)
+        old[name] = previous(old_entries.get(name, {}), entry, found) or old.get(name, {})
     for name, content in (("run", run), ("previous", {k: v for k, v in sorted(old.items()) if v})):
         (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     write_profile_index(folder)

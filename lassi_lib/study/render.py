@@ -262,7 +262,7 @@ def _changes(before: dict[str, Any]) -> str:
         text += table("Changed cells", ["table", "row", "column", "before", "now"], cells)
     if before["cells"] > len(cells):
         text += f"<p>and {before['cells'] - len(cells)} further cells</p>"
-    summary = f"Differs from the run before: {before['cells']} cells"
+    summary = f"Differs from an earlier run: {before['cells']} cells"
     return f"<details><summary>{summary}</summary>{text}</details>"
 
 

@@ -148,7 +148,7 @@ def test_what_made_a_page_stands_in_it_and_in_run_json(study):
     assert "not recorded" in made_line({"minutes": 1.0})  # an older run's
 
 
-def test_other_numbers_stand_beside_those_before_and_only_while_they_differ(study):
+def test_other_numbers_stand_beside_those_before_until_others_replace_them(study):
     study(GOOD, BAD)
     assert json.loads((study.output / "previous.json").read_text()) == {}
     page = study(GOOD, commit="def", accuracy=82.5)
@@ -163,7 +163,10 @@ def test_other_numbers_stand_beside_those_before_and_only_while_they_differ(stud
     ]
     page = study(BAD, commit="def")
     assert "Differs" in entry_of(page, GOOD).text and "Differs" not in entry_of(page, BAD).text
-    assert "Differs" not in study(GOOD, commit="def", accuracy=82.5).text
+    again = entry_of(study(GOOD, commit="ghi", accuracy=82.5), GOOD).text
+    assert "Commit abc" in again and "Commit def" not in again  # a page that is only rendered anew
+    other = entry_of(study(GOOD, commit="jkl", accuracy=83.0), GOOD).text
+    assert "Commit ghi" in other and "82.5 %" in other and "Commit abc" not in other
 
 
 def test_results_name_their_commit_and_with_other_parameters_are_stale(study):
