@@ -51,6 +51,9 @@ KINDS = {
     # controls: none of these is in the papers
     "random": VectorKind(("y", "generator"), "Gaussian direction of the mean difference's length"),
     "degraded": VectorKind(("y", "generator"), "mean difference, turned by an angle"),
+    "degraded_same_task": VectorKind(
+        ("y", "generator", "task_boundary"), "the same, at its cosine with the normal of the task's boundary"
+    ),
     "partialled": VectorKind(("y", "others"), "mean difference at equal other attributes"),
     "true_factor": VectorKind(
         ("z_base", "z_counterfactual"), "mean displacement when the renderer changes the factor"
@@ -62,12 +65,13 @@ KINDS = {
     ),
 }
 
+SAME_TASK = "degraded_same_task"
 # the attribute names under which the original code files the three discovered vectors
 DISCOVERED_NAMES = ("biased_attr_0", "biased_attr_1", "biased_attr_2")
 
 
 def find_kind(kind: str) -> VectorKind:
-    """Return the entry of a kind; ``degraded_45`` is ``degraded`` by 45 degrees.
+    """Return the entry of a kind; ``degraded_45`` is ``degraded`` by 45 degrees, ``degraded_45_same_task`` too.
 
     Raises
     ------
@@ -77,7 +81,7 @@ def find_kind(kind: str) -> VectorKind:
     name, angle = _parts(kind)
     if name not in KINDS:
         raise StudyError(f"attribute vector kind '{kind}' is unknown{nearest(kind, KINDS)}")
-    if name == "degraded" and angle is None:
+    if name in ("degraded", SAME_TASK) and angle is None:
         raise StudyError(f"attribute vector kind '{kind}' needs an angle in 0..180 degrees: 'degraded_45'")
     return KINDS[name]
 
@@ -87,8 +91,16 @@ def angle_of(kind: str) -> float | None:
     return _parts(kind)[1]
 
 
+def is_same_task(kind: str) -> bool:
+    """Whether it is a ``degraded_..._same_task`` kind."""
+    return _parts(kind)[0] == SAME_TASK
+
+
 def _parts(kind: str) -> tuple[str, float | None]:
-    name, _, angle = str(kind).partition("degraded_")
-    if name == "" and angle.replace(".", "", 1).isdecimal() and float(angle) <= 180:
-        return "degraded", float(angle)
-    return ("degraded", None) if name == "" and angle else (str(kind), None)
+    first, _, angle = str(kind).partition("degraded_")
+    if first or not angle:
+        return str(kind), None
+    plain = f"_{angle}".removesuffix("_same_task").removeprefix("_")
+    name, angle = "degraded" if plain == angle else SAME_TASK, plain
+    right = angle.replace(".", "", 1).isdecimal() and float(angle) <= 180
+    return name, float(angle) if right else None

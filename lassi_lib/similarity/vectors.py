@@ -14,7 +14,7 @@ import torch
 from lassi_lib.errors import StudyError
 from lassi_lib.similarity.boundaries import perpendicular, ramaswamy, ramaswamy_signed
 from lassi_lib.similarity.discovered import Discovery, discover
-from lassi_lib.similarity.kinds import KINDS, angle_of, find_kind
+from lassi_lib.similarity.kinds import KINDS, angle_of, find_kind, is_same_task
 
 
 def attribute_vector(
@@ -62,7 +62,8 @@ def attribute_vector(
 def _make(z: torch.Tensor, kind: str, g: dict[str, Any]) -> torch.Tensor:
     angle = angle_of(kind)
     if angle is not None:
-        return degraded(mean_difference(z, g["y"]), angle, g["generator"])
+        normal = g["task_boundary"].w if is_same_task(kind) else None
+        return degraded(mean_difference(z, g["y"]), angle, g["generator"], normal)
     match kind:
         case "mean_difference":
             return mean_difference(z, g["y"])
@@ -185,13 +186,38 @@ def random_like(a: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return (g / g.norm() * a.double().norm()).float()
 
 
-def degraded(a: torch.Tensor, angle: float, generator: torch.Generator) -> torch.Tensor:
-    """Return `a` [d] turned by `angle` degrees towards a random orthogonal direction, as long as before."""
-    unit = a.double() / a.double().norm()
+def degraded(
+    a: torch.Tensor, angle: float, generator: torch.Generator, normal: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return `a` [d] turned by `angle` degrees towards a random orthogonal direction, as long as before.
+
+    A turned vector points less towards the task, too. With `normal` [d], that of the task's boundary, it keeps its
+    cosine with it: only what else `a` holds of the attribute is lost.
+
+    Raises
+    ------
+    StudyError
+        If no direction at that angle keeps the cosine.
+    """
+    unit, turn = a.double() / a.double().norm(), np.deg2rad(angle)
     g = torch.randn(len(a), generator=generator, dtype=torch.float64)
     g = g - (g @ unit) * unit
-    turn = np.deg2rad(angle)
+    if normal is not None:
+        n = _unit(normal.double())
+        cos = n @ unit
+        n = _unit(n - cos * unit)
+        g = _unit(g - (g @ n) * n)
+        share = ((1 - np.cos(turn)) * cos / max(np.sin(turn), 1e-9) / (1 - cos**2).sqrt()).item()
+        if not abs(share) <= 1:
+            raise StudyError(
+                f"no vector turned by {angle:g} degrees keeps its cosine {cos:.2f} with the task's"
+            )
+        g = share * n + (1 - share**2) ** 0.5 * g
     return (a.double().norm() * (np.cos(turn) * unit + np.sin(turn) * g / g.norm())).float()
+
+
+def _unit(a: torch.Tensor) -> torch.Tensor:
+    return a / a.norm()
 
 
 def partialled(z: torch.Tensor, y: np.ndarray, others: np.ndarray) -> torch.Tensor:

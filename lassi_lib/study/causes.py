@@ -24,7 +24,7 @@ from scipy import special
 
 from lassi_lib.certification.modes import ABSTAINED, FAIR
 from lassi_lib.errors import StudyError
-from lassi_lib.similarity.kinds import angle_of
+from lassi_lib.similarity.kinds import angle_of, is_same_task
 from lassi_lib.study.experiment import Experiment, Question, experiments_of, parse_pair
 from lassi_lib.study.params import load_pipeline
 from lassi_lib.study.plan import asked
@@ -75,7 +75,7 @@ def swapped(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Ask a pair along other vectors; the mean difference, their reference, comes first. Else as `dialled`.
 
-    ``random``, ``degraded_<degrees>`` and the ``..._matched`` kinds are as long as the mean difference, so
+    ``random``, the ``degraded_<degrees>`` and the ``..._matched`` kinds are as long as the mean difference, so
     that they differ from it in direction alone; ``true_factor`` and ``partialled`` have their own length.
     """
     return _asked(study, pair, [phi], _kinds(kinds), methods, seeds, "vector_type", confidence)
@@ -328,9 +328,11 @@ def causes_verdict(
 ) -> Verdict:
     """Judge each explanation of low certified fairness by the experiment that it predicts.
 
-    *label correlation*: d_cs / d_rs grows with |phi|. *vector drags the task along*: it is larger along the
-    mean difference than along the true factor's direction, at equal length. *poor vector*: it grows when the
-    mean difference is turned away (by each angle among the rows), at equal length. Each is supported
+    *label correlation*: d_cs / d_rs grows with |phi|. *vector drags the task along*: at equal length it is larger
+    along the mean difference than along the true factor's direction, and along a turned vector that keeps its
+    cosine with the task's normal than along one turned as far that does not. *poor vector*: at equal length it
+    grows when the mean difference is turned away and keeps that cosine (without keeping it, a turned vector would
+    be both poorer and less of the task). Each is supported
     when the lower one-sided bound of the growth's factor is at least `min_factor`, not supported when the
     upper one is below it, else inconclusive; `confidence` is divided over the table's rows (Bonferroni).
 
@@ -347,9 +349,17 @@ def causes_verdict(
         if kind == "true_factor_matched":
             row |= {"explanation": "vector drags the task along", "compared": f"{at} against true factor"}
             asked.append((row, part, partial(_minus, REFERENCE, kind), "vector_type"))
-        elif angle_of(kind):
-            row |= {"explanation": "poor vector", "compared": f"{at} turned by {angle_of(kind):g} degrees"}
-            asked.append((row, part, weights, "vector_type"))
+        elif is_same_task(kind):
+            turned = f"{at} turned by {angle_of(kind):g} degrees"
+            poor = {"explanation": "poor vector", "compared": f"{turned}, as much of the task"}
+            asked.append((row | poor, part, weights, "vector_type"))
+            freely = kind.removesuffix("_same_task")
+            if (part["vector_type"] == freely).any():
+                drags = {
+                    "explanation": "vector drags the task along",
+                    "compared": f"{turned}, with and without it",
+                }
+                asked.append((row | drags, part, partial(_minus, kind, freely), "vector_type"))
     table, tail = [], (1 - confidence) / len(asked)
     for row, part, weights, by in asked:
         found = {seeds: _effects(part, by, weights, tail, seeds) for seeds in ("random", "fixed")}
@@ -366,8 +376,11 @@ def causes_verdict(
 
 
 _TOGETHER = {  # (label correlation, vector drags the task along)
-    ("supported", "supported"): "Correlation acts, and through the vector: the true factor's escapes it.",
-    ("supported", "not supported"): "Correlation acts along the true factor's direction as well.",
+    (
+        "supported",
+        "supported",
+    ): "Correlation acts, and through the vector: less along one with less of the task.",
+    ("supported", "not supported"): "Correlation acts along vectors with less of the task as well.",
     ("not supported", "supported"): "The vector's direction matters, the label correlation does not.",
     ("not supported", "not supported"): "Neither correlation nor the vector's direction matters.",
 }

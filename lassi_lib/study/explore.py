@@ -57,7 +57,7 @@ def offered_kinds(study: Study, attribute: str, task: str = "") -> list[str]:
     have = {"y", "generator", "others", "boundary"} | ({"task_boundary"} if task else set())
     if study.pipeline.data.name == "synthfaces" and factor_of(attribute):
         have |= {"z_base", "z_counterfactual"}
-    names = [f"{k}_60" if k == "degraded" else k for k, entry in KINDS.items() if set(entry.needs) <= have]
+    names = [k.replace("degraded", "degraded_60") for k, entry in KINDS.items() if set(entry.needs) <= have]
     return [own, *(k for k in names if k != own)] if set(find_kind(own).needs) <= have else names
 
 

@@ -294,7 +294,7 @@ def ground_truth_verdict(
     outcome = worst_of(judged["outcome"]) if not empty.all() else "inconclusive"
     text = (
         f"That certificates of {' and '.join(methods)} hold for true counterfactuals is {outcome}: of "
-        f"{len(judged)} attributes of pairs {tally(judged['outcome'], (*OUTCOMES, named[0]))}. An attribute is supported when the lower "
+        f"{len(judged)} judged rows (an attribute of a pair, for one method) {tally(judged['outcome'], (*OUTCOMES, named[0]))}. An attribute is supported when the lower "
         f"{100 * confidence:g} % bound of the share of certified points that keep their prediction is at least "
         f"{min_kept:g} %, not supported when the upper bound falls short, else inconclusive (one-sided bounds "
         f"for these trained models, Bonferroni over those with certified points)."

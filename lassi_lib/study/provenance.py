@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from lassi_lib.similarity.kinds import find_kind
 from lassi_lib.study.experiment import Experiment
 from lassi_lib.study.study import Study
 
@@ -48,7 +49,12 @@ def provenance(study: Study, experiments: Iterable[Experiment] = ()) -> pd.DataF
     """Return a table (what, papers, this run) of data, models, sample sizes, device and minutes."""
     experiments = list(experiments)
     f, p = study.facts(), study.pipeline
-    per_epoch = -(-f["images"]["train"] // p.encoder.batch_size)
+    own = [p.methods[e.method] for e in experiments]
+    recipe = p.encoder.batch_size, p.encoder.epochs
+    recipes = _distinct(((m.batch_size or recipe[0], m.epochs or recipe[1]) for m in own), recipe)
+    steps = [f"{size}, {n * -(-f['images']['train'] // size):,}" for size, n in recipes]
+    epochs = _distinct((n for _, n in recipes), recipe[1])
+    scales = _distinct((find_kind(e.vector_type).epsilon for e in experiments), 1.0)  # unit vectors: 10
     every, n_test = p.certification.test_every, f["images"]["test"]
     papers = PAPERS | {"fairface": FAIRFACE, "shapes3d": SHAPES3D}.get(f["dataset"], {})
     kinds = {
@@ -65,14 +71,18 @@ def provenance(study: Study, experiments: Iterable[Experiment] = ()) -> pd.DataF
         "Glow": f["glow"],
         "bits/dim on test images": f"{f['bits_per_dim']:.2f}",
         "encoder": "-".join(str(h) for h in [*p.encoder.hidden, p.encoder.output])
-        + f", {p.encoder.epochs} epochs",
-        "encoder batch, steps": f"{p.encoder.batch_size}, {p.encoder.epochs * per_epoch:,}",
+        + f", {' or '.join(map(str, epochs))} epochs",
+        "encoder batch, steps": " or ".join(steps),
         "certified test points": f"every {every}th, {-(-n_test // every):,}"
         if every > 1
         else f"all {n_test:,}",
-        "epsilon, sigma_cs": f"{p.certification.epsilon:g}, {p.certification.sigma_cs:g}",
+        "epsilon, sigma_cs": _sets(scales, p.certification.epsilon, p.certification.sigma_cs),
         "seeds": ", ".join(str(s) for s in sorted({e.seed for e in experiments})) or "-",
     }
+    if any(m.lambda_1 == 0 for m in own):  # transfer learning
+        papers = papers | {"encoder": "2048-1024-512, 20 epochs", "encoder batch, steps": "500, 6,520"}
+    published = map(float, papers["epsilon, sigma_cs"].split(", "))
+    papers = papers | {"epsilon, sigma_cs": _sets(scales, *published)}
     rows = [{"": name, "papers": papers[name], "this run": here[name]} for name in papers]
     seen = f["glow_images_seen"]
     trained = f"{seen:,} images seen" if seen else "as it came: the checkpoint does not say"
@@ -83,3 +93,12 @@ def provenance(study: Study, experiments: Iterable[Experiment] = ()) -> pd.DataF
         minutes = ", ".join(f"{name} {s / 60:.1f}" for name, s in spent.items())
         rows.append({"": "computing minutes", "papers": "-", "this run": minutes})
     return pd.DataFrame(rows)
+
+
+def _sets(scales: list[float], epsilon: float, sigma_cs: float) -> str:
+    return " or ".join(f"{s * epsilon:g}, {s * sigma_cs:g}" for s in scales)
+
+
+def _distinct(values: Iterable, default: object) -> list:
+    """Return the distinct values in rising order, the default where there are none."""
+    return sorted(set(values)) or [default]

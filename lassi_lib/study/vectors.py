@@ -181,7 +181,7 @@ def _inputs(study: Study, attribute: str, kind: str, task: str) -> dict[str, Cal
         "boundary": lambda: boundaries(study)[attribute],
         "task_boundary": lambda: boundaries(study)[task],
         "others": others,
-        "generator": lambda: torch_stream(0, f"vector/{kind}/{attribute}"),
+        "generator": lambda: torch_stream(0, f"vector/{kind.removesuffix('_same_task')}/{attribute}"),
         "z_base": lambda: counterfactual_latents(study, attribute, -1.0),
         "z_counterfactual": lambda: counterfactual_latents(study, attribute, 1.0),
     }

@@ -184,6 +184,6 @@ def _text(outcome: str, table: pd.DataFrame, rule: VerdictRule, subject: str, fa
         names = "; ".join(f"{t}, {s}" for t, s in zip(marked["task"], marked["sensitive"], strict=True))
         text += (
             f" In {len(marked)} of {n} pairs ({names}) the interval of LASSI's accuracy does not exceed "
-            "the majority rate: a constant classifier, always certified, would do as well."
+            "the majority rate: by plain accuracy a constant classifier, always certified, might do as well."
         )
     return text

@@ -51,6 +51,9 @@ def test_mistakes_are_one_line():
         find_kind("degraded")
     with pytest.raises(StudyError, match="angle"):
         find_kind("degraded_200")
+    for wrong in ("degraded_same_task", "degraded_60same_task", "degraded_200_same_task", "degraded_60_same"):
+        with pytest.raises(StudyError, match="angle"):
+            find_kind(wrong)
     with pytest.raises(StudyError, match="two codes"):
         attribute_vector(z, kind="pairs", codes=np.ones(3))
     with pytest.raises(ValueError, match="'perpendicular' needs boundary"):
@@ -74,7 +77,7 @@ def test_every_kind_of_the_table_can_be_made_by_name(monkeypatch):
     }
     for name in KINDS:
         a = attribute_vector(
-            z, y, "degraded_30" if name == "degraded" else name, generator=torch_stream(0, "v"), **inputs
+            z, y, name.replace("degraded", "degraded_30"), generator=torch_stream(0, "v"), **inputs
         )
         assert a.dtype == torch.float32
         assert a.isfinite().all()
@@ -145,6 +148,26 @@ def test_degraded_is_turned_by_the_angle(angle):
     assert angle_of(f"degraded_{angle}") == angle
     assert float(b.norm()) == pytest.approx(float(a.norm()), rel=1e-5)
     assert cosine(a, b) == pytest.approx(np.cos(np.deg2rad(angle)), abs=1e-6)
+
+
+@pytest.mark.parametrize("angle", [0, 30, 60, 75])
+def test_degraded_can_keep_what_the_vector_shares_with_the_task(angle):
+    z, y = gaussian(100, 300), np.arange(100) % 2
+    a = attribute_vector(z, y)
+    task = Boundary(a / a.norm() + gaussian(1, 300, 3)[0] / 300**0.5, 0.0)  # at some 45 degrees
+    kind = f"degraded_{angle}_same_task"
+    made = [attribute_vector(z, y, kind, task_boundary=task, generator=torch_stream(i, "t")) for i in (0, 1)]
+    assert angle_of(kind) == angle and cosine(a, task.w) > 0.4
+    for b in made:
+        assert float(b.norm()) == pytest.approx(float(a.norm()), rel=1e-5)
+        assert cosine(a, b) == pytest.approx(np.cos(np.deg2rad(angle)), abs=1e-6)
+        assert cosine(b, task.w) == pytest.approx(cosine(a, task.w), abs=1e-6)
+    if angle:
+        assert cosine(*made) < 0.99  # the rest is chance
+    plain = attribute_vector(z, y, f"degraded_{angle}", generator=torch_stream(0, "t"))
+    assert abs(cosine(plain, task.w)) <= cosine(a, task.w)
+    with pytest.raises(StudyError, match="keeps its cosine"):
+        attribute_vector(z, y, "degraded_170_same_task", task_boundary=task, generator=torch_stream(0, "t"))
 
 
 def test_partialled_is_the_regression_coefficient_and_drops_what_is_dragged_along():

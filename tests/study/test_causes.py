@@ -120,14 +120,20 @@ def test_effects_find_what_was_put_in():
 
 def test_verdict_follows_from_the_factors():
     dial = made("phi", {0.0: 1.0, 0.1: 1.3, 0.35: 3.0}, m=4)
-    swap = made("vector_type", {"mean_difference": 2.0, "true_factor_matched": 1.0, "degraded_60": 1.5}, m=4)
+    kinds = {"true_factor_matched": 1.0, "degraded_60": 0.7, "degraded_60_same_task": 1.5}
+    swap = made("vector_type", {"mean_difference": 2.0} | kinds, m=4)
     found = causes_verdict(dial, swap)
-    expected = {
-        "label correlation": "supported",
-        "vector drags the task along": "supported",
-        "poor vector": "not supported",
-    }
-    assert dict(zip(found.table["explanation"], found.table["outcome"], strict=True)) == expected
+    drags = "vector drags the task along"
+    assert list(zip(found.table["explanation"], found.table["outcome"], strict=True)) == [
+        ("label correlation", "supported"),
+        (drags, "supported"),
+        ("poor vector", "not supported"),
+        (drags, "supported"),
+    ]
+    factors = found.table["factor"].tolist()[1:]  # against the true factor, turned, with and without the task
+    assert factors == pytest.approx([2.0, 0.75, 1.5 / 0.7], rel=0.05)
+    turned_freely = swap[swap["vector_type"] != "degraded_60_same_task"]  # poorer, and less of the task
+    assert "poor vector" not in set(causes_verdict(dial, turned_freely).table["explanation"])
     assert found.outcome == "supported"
     assert "through the vector" in found.text
     assert "at least 1.25" in found.text
@@ -140,7 +146,7 @@ def test_verdict_follows_from_the_factors():
     assert (shaky["outcome"], shaky["factor_low"] < 1.25 < shaky["factor_high"]) == ("inconclusive", True)
     two = pd.concat([dial, flat.assign(sensitive="Young")])
     assert causes_verdict(two, swap).outcome == "not supported"
-    assert len(causes_verdict(two, swap).table) == 4
+    assert len(causes_verdict(two, swap).table) == 5
     with pytest.raises(StudyError, match="several phis"):
         causes_verdict(dial, swap, method="Naive")
 
@@ -189,12 +195,13 @@ def test_a_small_run_of_both_experiments(study):
     plain = study.certificates(e)  # CelebA's phi is the study as it is
     ours = rows[(rows["phi"] < 0.1) & (rows["method"] == "LASSI") & (rows["mode"] == "monte_carlo")]
     assert ours["d_cs"].tolist() == pytest.approx(plain["d_cs"].tolist(), nan_ok=True)
-    kinds = ["partialled_matched", "degraded_90"]
+    kinds = ["partialled_matched", "degraded_90", "degraded_60_same_task"]
     rows, summary = swapped(study, "Smiling/Blond_Hair", kinds, ["LASSI"], [0], 0.35)
     assert summary["vector_type"].tolist() == ["mean_difference", *kinds]
-    assert summary["norm"].tolist() == pytest.approx([summary["norm"][0]] * 3, rel=1e-4)
-    assert summary["cos mean difference"][2] == pytest.approx(0, abs=1e-4)
-    assert len(kind_effects(rows)) == 2
+    assert summary["norm"].tolist() == pytest.approx([summary["norm"][0]] * 4, rel=1e-4)
+    assert summary["cos mean difference"][2:].tolist() == pytest.approx([0, 0.5], abs=1e-4)
+    assert summary["cos task"][3] == pytest.approx(summary["cos task"][0], abs=1e-4)
+    assert len(kind_effects(rows)) == 3
 
 
 def test_what_cannot_be_dialled_is_refused(study):

@@ -10,9 +10,9 @@ import torch
 from lassi_lib.certification import certify
 from lassi_lib.data.preprocess import quantise
 from lassi_lib.errors import StudyError
-from lassi_lib.study.experiment import Experiment, Question
+from lassi_lib.study.experiment import Experiment, Question, experiments_of
 from lassi_lib.study.faces import label_table, traversals, vector_table
-from lassi_lib.study.params import load_pipeline
+from lassi_lib.study.params import MethodParams, load_pipeline
 from lassi_lib.study.provenance import provenance
 from lassi_lib.study.results import results_folder, save_rows, save_verdict
 from lassi_lib.study.study import Study, device_name
@@ -133,6 +133,21 @@ def test_provenance_states_what_was_used(study):
     assert table["images (train / valid / test)"] == "300 / 60 / 20"
     assert table["certified test points"] == "all 20"
     assert table["bits/dim on test images"] == f"{study.facts()['bits_per_dim']:.2f}"
+
+
+def test_provenance_says_what_a_methods_training_and_a_kinds_vectors_change(study):
+    methods = study.pipeline.methods | {
+        "LASSI_transfer": MethodParams(1.0, lambda_1=0.0, lambda_3=0.1, epochs=7)
+    }
+    study = study.of(replace(study.pipeline, methods=methods))
+    asked = {"pairs": ["Smiling/Young"], "methods": ["LASSI_transfer"], "seeds": [0]}
+    kinds = {"vector_types": ["mean_difference", "perpendicular"]}
+    table = provenance(study, experiments_of(study.pipeline, asked | kinds)).set_index("")
+    assert table["papers"]["encoder"].endswith("20 epochs")
+    assert table["this run"]["encoder"].endswith(", 7 epochs")
+    steps = 7 * -(-300 // study.pipeline.encoder.batch_size)
+    assert table["this run"]["encoder batch, steps"].endswith(f", {steps}")
+    assert table["this run"]["epsilon, sigma_cs"] == "1, 0.65 or 10, 6.5"
 
 
 def test_results_folder_prefers_the_parameter_then_the_variable(tmp_path, monkeypatch):
