@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lassi_lib.errors import StudyError
+from lassi_lib.files import whole
 from lassi_lib.study.artefacts import files_of
 from lassi_lib.study.changes import changes, previous
 from lassi_lib.study.checksums import in_words
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "statsmodels", "matplotlib", "seaborn",
             "papermill", "nbconvert", "jupyterlab")  # fmt: skip
+_ADDED = {"injected-parameters", "failure"}  # tags of the cells that a run adds
 CODE = ("lassi_lib", "notebooks", "params", "checkpoints", "run_all.py")  # what makes results
 
 
@@ -163,8 +165,42 @@ def stale(folder: Path, name: str, run: dict[str, Any]) -> str:
 def _code(path: Path) -> list[str]:
     """Return a notebook's code cells, without those that a run adds and the defaults that it replaces."""
     cells = [c for c in read_json(path).get("cells", []) if c["cell_type"] == "code"]
-    added = {"parameters", "injected-parameters", "failure"}
-    return ["".join(c["source"]) for c in cells if not added & set(c["metadata"].get("tags", ()))]
+    return [_text(c) for c in cells if not {"parameters", *_ADDED} & _tags(c)]
+
+
+def _tags(cell: dict[str, Any]) -> set[str]:
+    return set(cell["metadata"].get("tags", ()))
+
+
+def mend_prose(executed: Path, source: Path) -> None:
+    """Give an executed notebook the text of its source as it is now; code and what it printed stay.
+
+    One whose code has changed since keeps its text: it speaks of the old code. That the text is younger than the
+    run is noted in the notebook's metadata, and said at the foot of its page.
+    """
+    if not source.is_file() or _code(source) != _code(executed):
+        return
+    ran = read_json(executed)
+    old = [c for c in ran["cells"] if c["cell_type"] != "markdown"]
+    new, place = [], 0
+    for cell in read_json(source)["cells"]:
+        if cell["cell_type"] == "markdown":
+            new.append(cell)
+            continue
+        new.append(old[place])
+        place += 1
+        while place < len(old) and _ADDED & _tags(old[place]):
+            new.append(old[place])
+            place += 1
+    if [_text(c) for c in new] != [_text(c) for c in ran["cells"]]:
+        ran["cells"] = new
+        ran["metadata"].setdefault("lassi", {})["prose"] = "mended after the run"
+        with whole(executed) as draft:
+            draft.write_text(json.dumps(ran, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _text(cell: dict[str, Any]) -> str:
+    return "".join(cell["source"])
 
 
 def _differ(then: Any, now: Any) -> bool:
@@ -218,7 +254,9 @@ def _page(executed: Path, entry: dict[str, Any]) -> list[str]:
     from lassi_lib.study.render import to_html
 
     verdict = (entry.get("outcome", ""), entry.get("verdict", ""))
-    return to_html(executed, executed.with_suffix(".html"), note=made_line(entry), verdict=verdict)
+    prose = read_json(executed).get("metadata", {}).get("lassi", {}).get("prose", "")
+    note = made_line(entry) + f" Its prose was {prose}." * bool(prose)
+    return to_html(executed, executed.with_suffix(".html"), note=note, verdict=verdict)
 
 
 def write_profile_index(folder: Path) -> Path:
@@ -266,7 +304,7 @@ def write_profile_index(folder: Path) -> Path:
 
 
 def write_again(results: Path) -> None:
-    """Render the pages and indices of all profiles below `results` anew, from their notebooks and run.json."""
+    """Render the pages and indices of all profiles below `results` anew, with the notebooks' present prose."""
     for path in sorted(results.glob("[!.]*/run.json")):
         run = read_json(path)
         if not (run.get("profile") and run.get("facts") and run.get("notebooks")):
@@ -274,5 +312,6 @@ def write_again(results: Path) -> None:
         for name, entry in run["notebooks"].items():
             executed = path.parent / f"{name}{'' if entry.get('status') == 'ok' else '.failed'}.ipynb"
             if executed.is_file():
+                mend_prose(executed, NOTEBOOKS / f"{name}.ipynb")
                 _page(executed, entry)
         write_profile_index(path.parent)

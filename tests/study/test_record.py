@@ -215,6 +215,43 @@ def test_committed_results_can_be_rendered_anew_and_read(tmp_path):
     assert [c for p in pages if p.parent != results for c in complaints(p)] == []
 
 
+def test_pages_are_rendered_with_the_present_prose_of_the_same_code(study):
+    study(GOOD)
+    page, executed, source = (
+        study.output / f"{GOOD}.html",
+        study.output / f"{GOOD}.ipynb",
+        record.NOTEBOOKS / f"{GOOD}.ipynb",
+    )
+    ran = nbformat.read(executed, as_version=4)
+    ran.cells.insert(2, nbformat.v4.new_code_cell("accuracy = 9", metadata={"tags": ["injected-parameters"]}))
+    ran.cells[-1].outputs = [nbformat.v4.new_output("stream", text="what it printed")]
+    nbformat.write(ran, executed)
+    write_again(study.output.parent)
+    assert "mended after the run" not in page.read_text()  # nothing to mend
+
+    now = nbformat.read(source, as_version=4)
+    now.cells.insert(1, nbformat.v4.new_markdown_cell("A sentence that was added."))
+    nbformat.write(now, source)
+    write_again(study.output.parent)
+    text = page.read_text()
+    assert (
+        "A sentence that was added." in text
+        and "what it printed" in text
+        and "accuracy = 9" in executed.read_text()
+    )
+    assert "prose was mended after the run" in text
+    kinds = [(c.cell_type, c.source) for c in nbformat.read(executed, as_version=4).cells]
+    assert [k for k in kinds if k[1] != "accuracy = 9"] == [(c.cell_type, c.source) for c in now.cells]
+    write_again(study.output.parent)
+    assert page.read_text() == text
+
+    now.cells[-1].source += "\n1"  # other code: the old text speaks of the old code
+    now.cells[1].source = "Another sentence."
+    nbformat.write(now, source)
+    write_again(study.output.parent)
+    assert "Another sentence." not in page.read_text() and "was added." in page.read_text()
+
+
 def test_every_kind_of_complaint_is_made():
     def of(body):
         return complaints_of_text(page("t", f"<h1>t</h1>{body}"))
