@@ -88,7 +88,7 @@ def operations_table(encode: dict[str, float], certify: dict[tuple[str, int], fl
 
 
 def row_bytes(path: Path = ROWS) -> float:
-    """Return the bytes of one certificate's row as it is kept: compressed text in full precision."""
+    """Return the bytes of one certificate's row as it is kept: compressed text."""
     with gzip.open(path, "rt") as file:
         rows = sum(1 for _ in file) - 1
     return path.stat().st_size / rows

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from lassi_lib.errors import StudyError
 from lassi_lib.study.engine import work_through
+from lassi_lib.study.experiment import with_seeds
 from lassi_lib.study.params import load_notebook_params, notebooks_of
 from lassi_lib.study.plan import steps_of_notebooks
 from lassi_lib.study.study import Study
@@ -39,7 +40,9 @@ def measure(
     `processes` is how many share a certificate's points where there is one worker; on a cluster always one.
     """
     study = Study(profile, cache=cache, data_root=data_root, workers=processes)
-    params = {n: load_notebook_params(profile, n) | ({"seeds": seeds} if seeds else {}) for n in names}
+    params = {n: load_notebook_params(profile, n) for n in names}
+    if seeds:
+        params = {n: with_seeds(p, seeds) for n, p in params.items()}
     steps = steps_of_notebooks(study, params)
     started = time.perf_counter()
     stages = work_through(study, steps, workers=workers)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -136,6 +137,7 @@ def read_labels(root: Path) -> tuple[list[str], list[dict]]:
                 f"{path}, line {number}: {len(cells)} values for {len(columns)} columns: mend it"
             )
         row = {c: cell.strip() for c, cell in zip(columns, cells, strict=True)}
+        row["file"] = row["file"] and Path(os.path.normpath(row["file"])).as_posix()  # './a.png' is 'a.png'
         rows.append(row | {n: _sign(row[n], f"{path}, line {number}, column '{n}'") for n in names})
     for name in names:
         if {-1, 0} <= {row[name] for row in rows}:
@@ -182,7 +184,11 @@ def _splits(root: Path, rows: list[dict]) -> tuple[list[str], str]:
                 )
         return [row["split"] for row in rows], "split as its column says"
     if "person" in rows[0]:
-        return [_split_of(row["person"]) for row in rows], "split 60/10/30 by a hash of the person"
+        lone = sum(not row["person"] for row in rows)
+        how = "split 60/10/30 by a hash of the person" + f", or of the image ({lone:,} without one)" * bool(
+            lone
+        )
+        return [_split_of(row["person"] or _content(root / row["file"])) for row in rows], how
     return [_split_of(_content(root / row["file"])) for row in rows], "split 60/10/30 by a hash of the image"
 
 

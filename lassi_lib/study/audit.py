@@ -230,7 +230,7 @@ def readable_findings(rows: pd.DataFrame, top: int = 0) -> pd.DataFrame:
 def relative_position(rows: pd.DataFrame) -> pd.DataFrame:
     """Return reproduced means in prediction standard deviations from the original, for a figure.
 
-    Columns row, metric, table, t, low, high (the interval's ends in the same unit), in_seed_sd, outside.
+    Columns fact, row, metric, table, t, in_seed_sd, outside.
     """
     pairs = comparison.pairs_with_deviation(prepared_facts())
     t, in_sd = comparison.standardised(pairs)
@@ -239,7 +239,9 @@ def relative_position(rows: pd.DataFrame) -> pd.DataFrame:
     return out.assign(outside=(out["fact"].map(verdicts) == "outside the interval").to_numpy(bool))
 
 
-def accuracy_margins(rows: pd.DataFrame, found: Mapping[str, Annotations]) -> pd.DataFrame:
+def accuracy_margins(
+    rows: pd.DataFrame, found: Mapping[str, Annotations], confidence: float = 0.95
+) -> pd.DataFrame:
     """Return the reproduction's accuracies beside the majority rate of the same images, for a figure.
 
     Columns table, row, method, accuracy, accuracy_low, accuracy_high (one run's binomial interval),
@@ -253,7 +255,7 @@ def accuracy_margins(rows: pd.DataFrame, found: Mapping[str, Annotations]) -> pd
     mine = facts.set_index("fact").loc[checks["fact"]]
     rates = [from_labels.majority_rate_of(facts, found, r)[0] for r in mine.itertuples()]
     n = mine["n_eval"].to_numpy(float)
-    low, high = clopper_pearson(np.round(mine["value"] / 100 * n), n)
+    low, high = clopper_pearson(np.round(mine["value"] / 100 * n), n, confidence)
     out = mine[["table", "task", "row", "method", "value"]].rename(columns={"value": "accuracy"})
     out = out.assign(accuracy_low=100 * np.atleast_1d(low), accuracy_high=100 * np.atleast_1d(high))
     return out.assign(majority_rate=rates, verdict=checks["verdict"].to_numpy()).reset_index(drop=True)

@@ -127,12 +127,15 @@ def table_8(facts: pd.DataFrame, found: Found) -> pd.DataFrame:
     return pd.concat([_cells_against_labels(rows, ours), _ratios_of_rows(rows, ours)], ignore_index=True)
 
 
-def table_8_cells(found: Found) -> pd.DataFrame:
+def table_8_cells(found: Found, confidence: float = 0.95) -> pd.DataFrame:
     """Return Table 8 recomputed, beside the printed cells (`beside_printed`)."""
     cells = printed_cells()
     names = cells["attribute"].unique(), cells["task"].unique()
     celeba = found.get("CelebA")
-    table = celeba_associations(*names) if celeba is None else associations(celeba.labels, *names)
+    if celeba is None:
+        table = celeba_associations(*names, confidence)
+    else:
+        table = associations(celeba.labels, *names, confidence)
     return beside_printed(table, cells)
 
 

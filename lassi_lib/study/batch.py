@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from lassi_lib.study.study import Study
 
 _ANSWERS = ("certificates", "truth", "decisions", "endpoints")  # stages that a notebook's numbers come from
-_SEEDS = ("seeds", "base_seeds", "cause_seeds")  # parameters that list training seeds
 _STATED_WORKERS = 4  # with which the minutes in pipeline.yaml were measured
 NOTEBOOK_TIMEOUT = 4 * 3600.0  # seconds; experiments are computed before, so notebooks take minutes
 
@@ -99,6 +98,7 @@ def run_profile(args: argparse.Namespace) -> int:
     """Check, compute, execute and render one profile; return the exit code."""
     from lassi_lib.study.checksums import data_checksums
     from lassi_lib.study.engine import work_through
+    from lassi_lib.study.experiment import with_seeds
     from lassi_lib.study.plan import describe, describe_notebooks, following
     from lassi_lib.study.record import made_by, remove_leftovers, run_record, write_pages
     from lassi_lib.study.study import device_name
@@ -109,7 +109,7 @@ def run_profile(args: argparse.Namespace) -> int:
     names = chosen(notebooks_of(args.profile), args.only, args.skip)
     params = {name: load_notebook_params(args.profile, name) for name in names}
     if args.seeds:
-        params = {name: _with_seeds(p, args.seeds) for name, p in params.items()}
+        params = {name: with_seeds(p, args.seeds) for name, p in params.items()}
     _announce(args, pipeline, names)
     os.environ["LASSI_DATA_ROOT"] = str(Path(args.data_root).resolve()) if args.data_root else ""
 
@@ -191,14 +191,6 @@ class _Lost:
             raise _FirstFailure
 
 
-def _with_seeds(params: dict, seeds: list[int]) -> dict:
-    """Return a notebook's parameters with other training seeds wherever it has any, for every method."""
-    params = {k: seeds if k in _SEEDS else {} if k == "seeds_of" else v for k, v in params.items()}
-    if "groups" in params:  # each asks for pairs, kinds and, if it likes, seeds of its own
-        params["groups"] = [{k: v for k, v in group.items() if k != "seeds"} for group in params["groups"]]
-    return params
-
-
 def plan_of(profile: str, params: dict[str, dict], device: str) -> tuple[Study, dict[str, list[Step]]]:
     """Return the profile's study and the steps that each notebook needs; all names are checked first."""
     from lassi_lib.numerics import pick_device
@@ -211,7 +203,7 @@ def plan_of(profile: str, params: dict[str, dict], device: str) -> tuple[Study, 
         study = Study(profile, device=device)
     pipeline = study.pipeline
     data = pipeline.data  # the cheapest thing that can be missing comes first; of drawn images one will do
-    few = study.of(replace(pipeline, data=replace(data, n_test=min(data.n_test, 1))))
+    few = study.of(replace(pipeline, data=replace(data, n_test=1)))
     known = few.dataset("test")
     with about(f"params/{profile}/pipeline.yaml: 'exceptions'"):
         for name in pipeline.exceptions:

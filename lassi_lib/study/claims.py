@@ -16,7 +16,7 @@ from lassi_lib.study.study import Study
 from lassi_lib.study.verdicts import Verdict, beyond_seeds, of_seeds, outcome_first, tally, worst_of
 
 PUBLISHED_KINDS = ("mean_difference", "perpendicular", "ramaswamy", "discovered")
-_FIT = 8000  # training faces that a probe is fitted on
+_FIT = 8000  # training faces that a probe is fitted on, and test faces at most
 
 
 def kinds_of(groups: Iterable[dict]) -> list[str]:

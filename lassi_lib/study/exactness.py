@@ -10,6 +10,7 @@ import pandas as pd
 
 from lassi_lib.certification.modes import MODES
 from lassi_lib.errors import StudyError
+from lassi_lib.similarity.kinds import find_kind
 from lassi_lib.study.experiment import Experiment, Question
 from lassi_lib.study.statistics import (
     EXPERIMENT,
@@ -111,8 +112,9 @@ def looseness(study: Study, rows: pd.DataFrame, confidence: float = 0.95) -> pd.
     keys = list(zip(exact["method"], exact["task"], exact["sensitive"], strict=True))
     ceilings = {k: d_rs_ceiling(study.spec(k[0], "", k[1], k[2].split("+"))) for k in set(keys)}
     exact["ceiling"] = [ceilings[k] for k in keys]
-    settings = study.pipeline.certification
-    near = exact["center_t"].abs() <= WINDOW * settings.sigma_cs - settings.epsilon
+    settings = study.pipeline.certification  # the windows of all points in question reach the center's
+    reach = exact["vector_type"].map(lambda kind: find_kind(kind).epsilon)  # unit vectors: 10
+    near = exact["center_t"].abs() <= reach * (WINDOW * settings.sigma_cs - settings.epsilon)
     exact["sharper"] = np.where(near, (2 + ETA) / FACTOR, 1.0)  # see the docstring of exact_smoothing
     shares = [("as published", rows[(rows["mode"] == "monte_carlo") & _of(rows, exact)])]
     for name, radii in _VARIANTS.items():
@@ -129,7 +131,7 @@ def looseness(study: Study, rows: pd.DataFrame, confidence: float = 0.95) -> pd.
 
 
 def _of(rows: pd.DataFrame, other: pd.DataFrame) -> pd.Series:
-    """Mark the rows whose pair occurs in `other`."""
+    """Mark the rows whose sensitive attributes occur in `other`."""
     return rows["sensitive"].isin(other["sensitive"].unique())
 
 

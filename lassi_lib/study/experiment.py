@@ -13,6 +13,7 @@ from lassi_lib.errors import StudyError, nearest
 from lassi_lib.similarity.kinds import DISCOVERED_NAMES, find_kind
 from lassi_lib.study.params import Pipeline
 
+_SEEDS = ("seeds", "base_seeds", "cause_seeds")  # parameters that list training seeds
 ASKED = ("pairs", "methods", "seeds", "vector_types", "seeds_of")
 
 
@@ -128,6 +129,16 @@ def experiments_of(pipeline: Pipeline, params: dict[str, Any]) -> list[Experimen
         for kind, pair, method, seed in wanted
         if seed in own.get(method, params["seeds"])
     ]
+
+
+def with_seeds(params: dict[str, Any], seeds: list[int]) -> dict[str, Any]:
+    """Return a notebook's parameters with other training seeds wherever it has any, for every method."""
+    params = {k: seeds if k in _SEEDS else {} if k == "seeds_of" else v for k, v in params.items()}
+    if "groups" in params:  # each asks for pairs, kinds and, if it likes, seeds of its own
+        params["groups"] = [
+            {k: v for k, v in group.items() if k not in ("seeds", "seeds_of")} for group in params["groups"]
+        ]
+    return params
 
 
 def questions_of(params: dict[str, Any]) -> list[Question]:

@@ -44,12 +44,14 @@ FITTED = [
 ]  # fmt: skip
 
 
-def own_associations(study: Study, attributes: Iterable[str], tasks: Iterable[str]) -> pd.DataFrame:
+def own_associations(
+    study: Study, attributes: Iterable[str], tasks: Iterable[str], confidence: float = 0.95
+) -> pd.DataFrame:
     """Return `associations` among the labels that this profile's encoders are trained on."""
     attributes, tasks = list(attributes), list(tasks)
     split = study.training_split
     labels = {name: study.labels(split, name) for name in dict.fromkeys([*attributes, *tasks])}
-    return associations(pd.DataFrame(labels), attributes, tasks)
+    return associations(pd.DataFrame(labels), attributes, tasks, confidence)
 
 
 def published_outliers(confidence: float = 0.95) -> pd.DataFrame:
@@ -89,7 +91,7 @@ def published_outliers_text(table: pd.DataFrame, confidence: float = 0.95) -> st
     return "\n".join(textwrap.fill(line, 100) for line in said)
 
 
-def pair_table(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
+def pair_table(study: Study, rows: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     """Return one row per pair, method and seed: radii, and what might explain them.
 
     Columns `EXPERIMENT`, seed; d_cs, d_rs, ratio: medians over test points, an abstention counting as
@@ -110,7 +112,7 @@ def pair_table(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
         row["certified_fairness"] = 100 * outcomes(part, "certified").mean()
         if (task, attribute, kind) not in known:
             a = study.vector(attribute, kind, task)
-            label = own_associations(study, [attribute], [task]).iloc[0]
+            label = own_associations(study, [attribute], [task], confidence).iloc[0]
             cos = cosines(a[None], found[task].w[None]).item() if task in found.names else np.nan
             facts = {name: label[name] for name in ("phi", "phi_low", "phi_high")}
             facts |= {"norm_to_spread": float(a.double().norm()) / spread, "cos_task": cos}

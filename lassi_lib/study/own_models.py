@@ -78,6 +78,7 @@ class OwnFlow:
             raise StudyError(f"your flow's image_size must be a whole number of pixels, not {size!r}")
         _evaluating(module, "flow")
         self.module, self.image_size, self.latent_dim = module, size, 0
+        self.device = torch.device("cpu")
         generator = torch.Generator().manual_seed(0)
         self._probe = torch.randint(0, 32, (2, 3, size, size), generator=generator) / 32 - 0.5
         z = self.encode(self._probe)
@@ -88,13 +89,14 @@ class OwnFlow:
         """Move the module, where it can be moved."""
         if isinstance(self.module, nn.Module):
             self.module.to(device)
+            self.device = device
         return self
 
     @torch.no_grad()
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Return latents float32 [N, d] of images."""
         with _yours("your flow's encode"):
-            parts = [self.module.encode(part) for part in x.split(128)]
+            parts = [self.module.encode(part.to(self.device)) for part in x.split(128)]
         wanted = [None, self.latent_dim or None]
         return torch.cat([_checked(p, [len(p), wanted[1]], "flow's encode") for p in parts])
 
@@ -102,7 +104,7 @@ class OwnFlow:
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         """Return images float32 [N, 3, S, S] of latents."""
         with _yours("your flow's decode"):
-            parts = [(len(part), self.module.decode(part)) for part in z.split(128)]
+            parts = [(len(part), self.module.decode(part.to(self.device))) for part in z.split(128)]
         shape = [3, self.image_size, self.image_size]
         return torch.cat([_checked(p, [n, *shape], "flow's decode") for n, p in parts])
 
@@ -112,7 +114,7 @@ class OwnFlow:
         if not hasattr(self.module, "log_prob"):
             return torch.full((len(x),), torch.nan)
         with _yours("your flow's log_prob"):
-            found = self.module.log_prob(x)
+            found = self.module.log_prob(x.to(self.device))
         return _checked(found, [len(x)], "flow's log_prob")
 
     def key(self) -> str:

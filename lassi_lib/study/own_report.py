@@ -199,7 +199,7 @@ def own_verdict(
         high = 100 * clopper_pearson(n - refuted, n, confidence)[1]
         row = {"method": method, "mode": part["mode"].iloc[0], "n_points": n, "proven fair": 100 * proven / n}
         row |= {"refuted": 100 * refuted / n, "fair at least": low, "fair at most": high}
-        row["constant_would_do"] = bool(summarise(part)["constant_would_do"].iloc[0])
+        row["constant_would_do"] = bool(summarise(part, confidence=confidence)["constant_would_do"].iloc[0])
         table.append(row | {"outcome": "inconclusive" if doubts else decided(low, high, min_fair)})
     return Verdict(
         table[-1]["outcome"], _text(rows, table[-1], doubts, min_fair, confidence), pd.DataFrame(table)

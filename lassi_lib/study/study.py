@@ -520,7 +520,7 @@ class Study:
     # ---- facts ---------------------------------------------------------------------------------
 
     def facts(self) -> dict[str, Any]:
-        """Return what was really used: images per split, flow, bits/dim, device, minutes."""
+        """Return what was really used: images per split, flow, bits/dim, device."""
         names = {"train": self.training_split, "valid": "valid", "test": "test"}
         splits = {s: self.latent_facts(name) for s, name in names.items()}
         p = self.pipeline.glow

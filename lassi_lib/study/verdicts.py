@@ -158,7 +158,9 @@ def claim_1_verdict(
     alone = these.assign(p_value=np.nan, p_adjusted=np.nan, outcome="inconclusive")
     counted.loc[~several] = alone.loc[~several]
     these = these["outcome"].rename("outcome_these_models")
-    ours, base = (summarise(rows[rows["method"] == name]) for name in ("LASSI", "Naive"))
+    ours, base = (
+        summarise(rows[rows["method"] == name], confidence=rule.confidence) for name in ("LASSI", "Naive")
+    )
     shown = ["n_seeds", "n_points", "majority_rate", "constant_would_do", "certified_fairness", "accuracy"]
     table = pd.DataFrame(list(pairs), columns=list(PAIR))  # in the order of the rows, as `counted` is
     table = outcome_first(pd.concat([table, counted, these], axis=1), PAIR)

@@ -63,6 +63,24 @@ def test_a_split_hangs_on_content_or_person_and_not_on_names_or_other_images(fol
         splits(folder)  # one person, one split
 
 
+def test_images_without_a_person_are_split_by_themselves(folder):
+    write(
+        folder, ["file", "person", "A"], *[[f"{i:02d}.png", "x" if i < 3 else "", i % 2] for i in range(40)]
+    )
+    parts = splits(folder)
+    assert all(len(d) for d in parts.values())
+    assert len({s for s, d in parts.items() for i in d.ids if int(i[:2]) < 3}) == 1
+    assert "of the person, or of the image (37 without one)" in parts["test"].note
+
+
+def test_one_file_written_in_two_ways_is_one_file(folder):
+    write(folder, ["file", "A"], *[[f"./{i:02d}.png", i % 2] for i in range(40)])
+    assert all("without a label" not in d.note for d in splits(folder).values())
+    write(folder, ["file", "A"], ["00.png", 0], ["sub/../00.png", 1])
+    with pytest.raises(StudyError, match="more than once"):
+        read_labels(folder)
+
+
 def test_a_column_split_is_followed_and_max_images_cuts(folder):
     names = ["train", "valid", "test"]
     write(folder, ["split", "A", "file"], *[[names[i % 3], 1, f"{i:02d}.png"] for i in range(9)])

@@ -144,6 +144,32 @@ def test_a_flow_of_ones_own_is_used_as_the_study_uses_its_own():
     assert OwnFlow(other).key() != flow.key()
 
 
+def test_a_flow_gets_everything_on_the_device_it_was_moved_to():
+    """Meta tensors stand in for a GPU's: they have no values, so the answers come from the CPU."""
+
+    class Moved(Halves):
+        seen = ()
+
+        def encode(self, x):
+            self.seen += (("encode", x.device.type),)
+            return torch.zeros(len(x), 48)
+
+        def decode(self, z):
+            self.seen += (("decode", z.device.type),)
+            return torch.zeros(len(z), 3, 4, 4)
+
+        def log_prob(self, x):
+            self.seen += (("log_prob", x.device.type),)
+            return torch.zeros(len(x))
+
+    module = Moved()
+    flow = OwnFlow(module).to(torch.device("meta"))
+    module.seen = ()
+    flow.key()
+    flow.log_prob(torch.zeros(2, 3, 4, 4))
+    assert module.seen == (("encode", "meta"), ("decode", "meta"), ("log_prob", "meta"))
+
+
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [

@@ -5,8 +5,7 @@ import yaml
 
 from lassi_lib.errors import StudyError
 from lassi_lib.study import params
-from lassi_lib.study.batch import _with_seeds
-from lassi_lib.study.experiment import Experiment, experiments_of, grouped, parse_pair
+from lassi_lib.study.experiment import Experiment, experiments_of, grouped, parse_pair, with_seeds
 from lassi_lib.study.notebooks import parameters_of
 
 
@@ -96,9 +95,11 @@ def test_a_method_may_have_fewer_seeds_and_the_option_overrules_that():
     asked = {"pairs": ["Smiling/Young"], "methods": ["Naive", "LASSI"], "seeds": [1, 2]}
     found = experiments_of(pipeline, asked | {"seeds_of": {"Naive": [2]}})
     assert [(e.method, e.seed) for e in found] == [("Naive", 2), ("LASSI", 1), ("LASSI", 2)]
-    given = _with_seeds(asked | {"seeds_of": {"Naive": [2]}}, [7])
+    given = with_seeds(asked | {"seeds_of": {"Naive": [2]}}, [7])
     assert [(e.method, e.seed) for e in experiments_of(pipeline, given)] == [("Naive", 7), ("LASSI", 7)]
-    assert _with_seeds({"top": 3}, [7]) == {"top": 3}
+    assert with_seeds({"top": 3}, [7]) == {"top": 3}
+    grouped_ones = {"groups": [asked | {"seeds_of": {"Naive": [2]}}], "seeds": [1]}
+    assert {e.seed for e in experiments_of(pipeline, with_seeds(asked | grouped_ones, [7]))} == {7}
 
 
 def test_experiments_are_grouped_in_the_order_of_first_occurrence():
@@ -115,7 +116,7 @@ def test_experiments_are_grouped_in_the_order_of_first_occurrence():
 def test_seeds_asked_for_replace_those_of_every_question():
     """05 and 09 have seeds of their own: for causes, for groups of pairs, for ordinary classifiers."""
     for name in ("05_outlier_analysis", "09_base_classifiers", "01_claim1_certified_fairness"):
-        asked = _with_seeds(params.load_notebook_params("demo", name), [7])
+        asked = with_seeds(params.load_notebook_params("demo", name), [7])
         assert "42" not in str(asked) and all(asked[k] == [7] for k in asked if k.endswith("seeds")), name
         if name != "09_base_classifiers":
             assert {e.seed for e in experiments_of(params.load_pipeline("demo"), asked)} == {7}
