@@ -38,7 +38,7 @@ from lassi_lib import numerics
 from lassi_lib.certification.batched import offers
 from lassi_lib.certification.certify import MODES, CertificationSpec, certify
 from lassi_lib.certification.network import Restriction
-from lassi_lib.certification.problem import Problem
+from lassi_lib.certification.problem import Problem, weights_of
 from lassi_lib.certification.spec import radius_quantile, required_mass
 from lassi_lib.errors import StudyError
 from lassi_lib.learning.representation import Representation, initialisation
@@ -91,8 +91,7 @@ class Setting:
 
     def problem(self, encoder: Restriction) -> Problem:
         """Return what all points have in common, for an encoder restricted to the attribute vectors."""
-        weight, bias = (p.detach().double().numpy() for p in self.classifier.parameters())
-        return Problem(encoder.without_first(), self.similarity, weight, bias, self.spec, 0)
+        return Problem(encoder.without_first(), self.similarity, *weights_of(self.classifier), self.spec, 0)
 
     def latents(self, count: int) -> torch.Tensor:
         """Draw latents, float32 [count, d]."""

@@ -109,7 +109,6 @@ _WHERE = {
     "beside_printed": "study.associations",
     "definitions_tried": "study.associations",
     "common_factors": "study.associations",
-    "associations_text": "study.associations",
     "readable_beside": "study.associations",
     "table_8_text": "study.associations",
     "audit": "study.audit",

@@ -11,19 +11,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from torch import nn
 
 from lassi_lib.certification import empirical, monte_carlo
 from lassi_lib.certification.center import center_smoothing
 from lassi_lib.certification.margins import TOLERANCE
 from lassi_lib.certification.problem import Problem
-from lassi_lib.certification.spec import CertificationSpec
 from lassi_lib.errors import StudyError
 from lassi_lib.numerics import threads
 from lassi_lib.progress import progress
-from lassi_lib.similarity.sets import SimilaritySet
 from lassi_lib.streams import numpy_stream
 
 MODES = ("empirical", "monte_carlo")
@@ -60,20 +56,15 @@ class Samples:
         return 1e-12 * float(self._points.abs().max())
 
 
-def certify(
+def rows(
+    problem: Problem,
     encoder: Callable[[torch.Tensor], torch.Tensor],
-    classifier: nn.Linear,
-    similarity: SimilaritySet,
     z: torch.Tensor,
-    labels: Sequence[int],
-    spec: CertificationSpec,
-    *,
-    seed: int,
     indices: Sequence[int],
     mode: str,
     device: torch.device,
     label: str = "",
-) -> pd.DataFrame:
+) -> list[dict[str, Any]]:
     """Certify every point with an `encoder`, latents [m, d] -> representations [m, k]; else as `certify.certify`.
 
     Raises
@@ -85,16 +76,12 @@ def certify(
         raise StudyError(
             f"certification mode '{mode}' needs an encoder of known layers: use {' or '.join(MODES)}"
         )
-    weight, bias = (p.detach().cpu().double().numpy() for p in (classifier.weight, classifier.bias))
-    problem = Problem(None, similarity, weight, bias, spec, seed)
-    numbers, rows = np.asarray(indices).tolist(), []
+    found = []
     with threads(1), progress(total=len(z), label=label, unit="point") as bar:
-        for index, point in zip(numbers, z, strict=True):
-            rows.append({"index": index, **certify_point(encoder, problem, point, index, mode, device)})
+        for index, point in zip(np.asarray(indices).tolist(), z, strict=True):
+            found.append({"index": index, **certify_point(encoder, problem, point, index, mode, device)})
             bar.update()
-    table = pd.DataFrame(rows)
-    table.insert(1, "label", np.asarray(labels, dtype=np.int64))
-    return table
+    return found
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from lassi_lib.certification import batched, black_box, monte_carlo
 from lassi_lib.certification import workers as processes
 from lassi_lib.certification.modes import MODES, STATUSES
 from lassi_lib.certification.network import Restriction
-from lassi_lib.certification.problem import Problem
+from lassi_lib.certification.problem import Problem, weights_of
 from lassi_lib.certification.spec import CertificationSpec
 from lassi_lib.errors import StudyError, nearest
 from lassi_lib.numerics import threads
@@ -105,21 +105,10 @@ def certify(
         raise ValueError(f"epsilon is {similarity.epsilon} in the set and {spec.epsilon} in the spec")
     device = torch.device(device)
     if not hasattr(representation, "folded_layers"):
-        return black_box.certify(
-            representation,
-            classifier,
-            similarity,
-            z,
-            labels,
-            spec,
-            seed=seed,
-            indices=indices,
-            mode=mode,
-            device=device,
-            label=label,
-        )
+        problem = Problem(None, similarity, *weights_of(classifier), spec, seed)
+        return _table(black_box.rows(problem, representation, z, indices, mode, device, label), labels)
     encoder = Restriction(representation, similarity.vectors, device)
-    problem = Problem(encoder.without_first(), similarity, *_weights(classifier), spec, seed)
+    problem = Problem(encoder.without_first(), similarity, *weights_of(classifier), spec, seed)
     return _table(_rows(encoder, problem, z, indices, mode, workers, device, label), labels)
 
 
@@ -165,18 +154,13 @@ def certify_smoothed(
     seed: int,
 ) -> pd.DataFrame:
     """Certify the points that `smooth` smoothed, for one classifier; returns what `certify` returns."""
-    weight, bias = _weights(classifier)
+    weight, bias = weights_of(classifier)
     rows = []
     for values in zip(*smoothed.values(), strict=True):
         point = dict(zip(smoothed, values, strict=True))
         index = int(point.pop("index"))
         rows.append({"index": index, **monte_carlo.judge(point, weight, bias, spec, seed, index)})
     return _table(rows, labels)
-
-
-def _weights(classifier: torch.nn.Linear) -> tuple[np.ndarray, np.ndarray]:
-    weight, bias = (p.detach().cpu().double().numpy() for p in (classifier.weight, classifier.bias))
-    return weight, bias
 
 
 def _table(rows: list[dict[str, Any]], labels: Sequence[int]) -> pd.DataFrame:

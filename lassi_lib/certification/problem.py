@@ -15,7 +15,13 @@ from lassi_lib.certification.spec import CertificationSpec
 from lassi_lib.flow.checkpoint import read_safetensors, write_safetensors
 from lassi_lib.similarity.sets import SimilaritySet
 
-__all__ = ["TOLERANCE", "Problem"]
+__all__ = ["TOLERANCE", "Problem", "weights_of"]
+
+
+def weights_of(classifier: torch.nn.Linear) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weights [K, k] and bias [K] of a classifier C as certificates compute with them: float64."""
+    weight, bias = (p.detach().cpu().double().numpy() for p in (classifier.weight, classifier.bias))
+    return weight, bias
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ therefore weigh more than the others.
 
 from __future__ import annotations
 
-import gzip
 import sys
 from dataclasses import dataclass, replace
 from functools import cache
@@ -278,25 +277,17 @@ def pair_weights(names: tuple[str, ...] = ATTRIBUTES) -> np.ndarray:
     return w
 
 
-def read_annotations(path: str | Path) -> tuple[list[str], np.ndarray]:
-    """Read the official list_attr_celeba.txt (or .txt.gz): names and uint8 labels [N, 40]."""
-    path = Path(path)
-    if not path.exists():
-        raise StudyError(
-            f"annotation file '{path}' does not exist: give CelebA's list_attr_celeba.txt or its .gz"
-        )
-    with gzip.open(path, "rt") if path.suffix == ".gz" else open(path) as file:
-        n, names = int(next(file)), next(file).split()
-        labels = np.array([line.split()[1:] for line in file], dtype=np.int8)
-    if labels.shape != (n, len(names)):
-        raise StudyError(f"annotation file '{path}' is damaged: {labels.shape}, expected {(n, len(names))}")
-    return names, (labels > 0).astype(np.uint8)
-
-
 def make_table(annotations: str | Path, out: str | Path) -> None:
     """Compute the shipped table from the official annotation file and write it to `out` (CSV)."""
-    names, labels = read_annotations(annotations)
-    y = labels[:, [names.index(a) for a in ATTRIBUTES]].astype(np.float64)
+    from lassi_lib.data.celeba import read_attributes
+
+    path = Path(annotations)
+    if not path.is_file() or path.name.removesuffix(".gz") != "list_attr_celeba.txt":
+        raise StudyError(
+            f"'{path}' is not there, or not CelebA's list_attr_celeba.txt or its .gz: name that file"
+        )
+    names, table = read_attributes(path.parent)
+    y = np.stack(list(table.values()))[:, [names.index(a) for a in ATTRIBUTES]].astype(np.float64)
     joint = y.T @ y / len(y)
     rates = joint.diagonal().copy()
     noise = np.array([NOISE[a] for a in ATTRIBUTES])

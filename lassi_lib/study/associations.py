@@ -333,21 +333,6 @@ def readable_beside(beside: pd.DataFrame) -> pd.DataFrame:
     return text.assign(disagrees=[", ".join(w) for w in wrong])
 
 
-def associations_text(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of associations with ratios, factors and phi as text, for `present`."""
-    out = table.copy()
-    for column in out:
-        if column in ("phi_low", "phi_high", "percent_factor", "factor_low", "factor_high") or (
-            "ratio" in column and "disagrees" not in column
-        ):
-            digits = 3 if column.startswith("phi") else 2
-            out[column] = [f"{x:.{digits}f}" if pd.notna(x) else "" for x in table[column]]
-    if "phi" in out:
-        ends = zip(table["phi"], out.pop("phi_low"), out.pop("phi_high"), strict=True)
-        out["phi"] = [f"{x:.3f} [{low}, {high}]" if pd.notna(x) else "" for x, low, high in ends]
-    return out
-
-
 def _rounds_to(value, printed, half: float) -> np.ndarray:
     """Whether `value` may be printed as `printed`; a tie may go either way."""
     return np.abs(np.asarray(value, float) - np.asarray(printed, float)) <= half + 1e-9

@@ -94,9 +94,8 @@ def knowledge_table(study: Study, experiments: Iterable[Experiment], probes: Ite
 
     Encoders that several tasks share stand once; values are means over seeds.
     """
-    import torch
-
     from lassi_lib.learning.diagnostics import effective_rank, linear_probe
+    from lassi_lib.learning.representation import embed
 
     probes, rows, seen = list(probes), [], set()
     y = {s: np.stack([study.labels(s, a) for a in probes], axis=1) for s in ("train", "test")}
@@ -106,8 +105,7 @@ def knowledge_table(study: Study, experiments: Iterable[Experiment], probes: Ite
             continue
         seen.add(key)
         R = study.representation(e)
-        with torch.no_grad():
-            r = {s: _encode(R, study.latents(s)[:_FIT], study) for s in ("train", "test")}
+        r = {s: embed(R, study.latents(s)[:_FIT]) for s in ("train", "test")}
         probe = linear_probe(r["train"], y["train"][:_FIT], r["test"], y["test"][:_FIT], probes)
         task = e.task if study.settings(e).lambda_1 else "none"
         row = {"trained for": task, "sensitive": "+".join(e.sensitive), "method": e.method, "seed": e.seed}
@@ -116,12 +114,6 @@ def knowledge_table(study: Study, experiments: Iterable[Experiment], probes: Ite
     table = pd.DataFrame(rows)
     keys = ["trained for", "sensitive", "method"]
     return table.drop(columns="seed").groupby(keys, sort=False, as_index=False).mean()
-
-
-def _encode(representation, z, study: Study):
-    import torch
-
-    return torch.cat([representation(part.to(study.device)).cpu() for part in z.split(2048)])
 
 
 def transfer_verdict(rows: pd.DataFrame, min_fairness: float, confidence: float = 0.95) -> Verdict:

@@ -189,14 +189,14 @@ class Judge:
 
     def __init__(self, study: Study, experiment: Experiment) -> None:
         from lassi_lib.certification.network import Restriction
+        from lassi_lib.certification.problem import weights_of
 
         if len(experiment.sensitive) > 1:
             raise StudyError(f"'{'+'.join(experiment.sensitive)}' spans no line: name one attribute")
         self.study, self.experiment = study, experiment
         self.line = study.similarity(experiment.sensitive, experiment.vector_type, experiment.task)
         self.encoder = Restriction(study.representation(experiment), self.line.vectors)
-        classifier = study.classifier(experiment)
-        self.linear = tuple(p.detach().cpu().double().numpy() for p in (classifier.weight, classifier.bias))
+        self.linear = weights_of(study.classifier(experiment))
         self.labels = study.labels("test", experiment.task)
         self._images: dict[tuple[int, float], np.ndarray] = {}
 

@@ -12,7 +12,6 @@ failure. An interruption changes neither.
 from __future__ import annotations
 
 import ast
-import io
 import json
 import os
 import re
@@ -22,7 +21,6 @@ import sys
 import tempfile
 import threading
 import time
-import tokenize
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,17 +31,16 @@ from lassi_lib.errors import StudyError, nearest
 from lassi_lib.files import whole
 from lassi_lib.study.artefacts import fault_of
 
-_TYPES = {"int": int, "float": (int, float), "str": str, "bool": bool, "list": list, "dict": dict}
+TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}  # of parameters
 # What is said when a kernel has lost the race for a port; nothing has run yet, so it may start again.
 _START_TROUBLE = ("Address already in use", "Kernel died before replying", "Kernel didn't respond in")
 
 
 class Parameter(NamedTuple):
-    """One line of a parameters cell, ``name: type = default  # help``."""
+    """One line of a parameters cell, ``name: type = default``."""
 
     type: str
     default: Any
-    help: str
 
 
 @dataclass(frozen=True)
@@ -61,31 +58,30 @@ class NotebookOutcome:
 
 
 def parameters_of(path: str | Path) -> dict[str, Parameter]:
-    """Read the cell tagged 'parameters': name -> (type name, default, help), in its order.
+    """Read the cell tagged 'parameters': name -> (type name, default), in its order.
 
     The type of ``x: list[str] = []`` is given as 'list'.
 
     Raises
     ------
     StudyError
-        If there is not exactly one such cell, or a line is not ``name: type = value  # help``.
+        If there is not exactly one such cell, or a line is not ``name: type = value``.
     """
     cells = [c for c in _read(path)["cells"] if "parameters" in c["metadata"].get("tags", ())]
     if len(cells) != 1:
         raise StudyError(f"{path}: {len(cells)} cells are tagged 'parameters': tag exactly one")
     source, found = "".join(cells[0]["source"]), {}
     try:
-        tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-        helps = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
         for node in ast.parse(source).body:
             if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value):
                 raise ValueError(f"line {node.lineno}")
             kind, default = ast.unparse(node.annotation).partition("[")[0], ast.literal_eval(node.value)
-            if not isinstance(default, _TYPES[kind]) or (isinstance(default, bool) and kind != "bool"):
+            allowed = (int, float) if kind == "float" else TYPES[kind]  # 1 will do for 1.0
+            if not isinstance(default, allowed) or (isinstance(default, bool) and kind != "bool"):
                 raise ValueError(f"{default!r} is not of type {kind}")
-            found[node.target.id] = Parameter(kind, default, helps.get(node.end_lineno, ""))
-    except (SyntaxError, ValueError, KeyError, tokenize.TokenError) as error:
-        raise StudyError(f"{path}: parameters cell: write 'name: type = value  # help' ({error})") from None
+            found[node.target.id] = Parameter(kind, default)
+    except (SyntaxError, ValueError, KeyError) as error:
+        raise StudyError(f"{path}: parameters cell: write 'name: type = value' ({error})") from None
     return found
 
 

@@ -147,22 +147,23 @@ def _centers(study: Study, e: Experiment, question: Question):
     """Return the exactly smoothed rows of an experiment and the smoothed representations [N, k]."""
     import torch
 
+    from lassi_lib.learning.representation import embed
+
     rows = study.certificates(e, question)
     z = study.latents("test")[rows["index"].tolist()]
     a = study.similarity(e.sensitive, e.vector_type, e.task).vectors[0]
     z = z + torch.tensor(rows["center_t"].tolist())[:, None] * a
-    with torch.no_grad():
-        R = study.representation(e)
-        return rows, torch.cat([R(part.to(study.device)).cpu() for part in z.split(512)]).double().numpy()
+    return rows, embed(study.representation(e), z).double().numpy()
 
 
 def _judged(study: Study, e: Experiment, rows: pd.DataFrame, r: np.ndarray) -> pd.DataFrame:
     """Judge smoothed representations `r` with the classifier of `e`: both certificates, a row per point."""
+    from lassi_lib.certification.problem import weights_of
     from lassi_lib.certification.smoothing import linear_radius, smooth_classifier
     from lassi_lib.streams import numpy_stream
 
     C = study.classifier(e)
-    weight, bias = (p.detach().cpu().double().numpy() for p in (C.weight, C.bias))
+    weight, bias = weights_of(C)
     logits, spec = r @ weight.T + bias, study.spec(e.method, e.vector_type, e.task, e.sensitive)
     points = list(zip(rows["index"], logits, strict=True))
     exact = rows.assign(certificate="exact", prediction=logits.argmax(1))

@@ -29,7 +29,7 @@ HEADINGS = {
 # columns that are no percentages: one decimal would say too little
 FORMATS = {
     "phi": ".3f",
-    "factor": ".2f",
+    **dict.fromkeys(("factor", "factor_low", "factor_high"), ".2f"),
     "ratio": ".2f",
     "bits/dim": ".2f",
     "norm / spread": ".2f",

@@ -9,7 +9,6 @@ from lassi_lib.data.label_law import celeba_label_law
 from lassi_lib.errors import StudyError
 from lassi_lib.study.associations import (
     associations,
-    associations_text,
     beside_printed,
     celeba_associations,
     common_factors,
@@ -74,7 +73,6 @@ def test_perfect_empty_and_constant_variables():
     labels = pd.DataFrame({"Bald": [0, 0, 0], "Smiling": [1, 0, 1]})
     row = associations(labels, ["Bald"], ["Smiling"]).iloc[0]
     assert np.isnan(row["rate_with"]) and np.isnan(row["phi"]) and row["base_rate"] == pytest.approx(200 / 3)
-    assert associations_text(associations(labels, ["Bald"], ["Smiling"]))["phi"].item() == ""
 
 
 def test_mistakes_of_the_user_are_named():

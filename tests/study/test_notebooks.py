@@ -53,15 +53,15 @@ def gone(pid, seconds):
 # ---- sources ------------------------------------------------------------------------------------
 
 
-def test_parameters_are_read_with_type_default_and_help(tmp_path):
+def test_parameters_are_read_with_type_and_default(tmp_path):
     cell = (
         "n: int = 3  # how many\nrate: float = 1\nnames: list[str] = ['a=b', '#c']  # which\ntext: str = ''"
     )
     found = parameters_of(write(tmp_path / "a.ipynb", parameters=cell))
     assert list(found) == ["n", "rate", "names", "text"]
-    assert found["n"] == ("int", 3, "how many")
-    assert found["rate"] == ("float", 1, "")
-    assert found["names"] == ("list", ["a=b", "#c"], "which")
+    assert found["n"] == ("int", 3)
+    assert found["rate"] == ("float", 1)
+    assert found["names"] == ("list", ["a=b", "#c"])
 
 
 @pytest.mark.parametrize(
