@@ -77,8 +77,8 @@ def decisions(study: Study, e: Experiment, split: str) -> pd.DataFrame:
 def _decisions_stage(study: Study, e: Experiment, split: str) -> Stage:
     parents = (
         vectors.base_classifier_stage(study, KINDS[e.method], e.task, e.seed).key,
-        study._latents_stage(split).key,
-        *(v.key for v in study._vector_stages(e)),
+        study.latents_stage(split).key,
+        *(v.key for v in study.vector_stages(e)),
     )
     return Stage("base_rows", 1, {"split": split, "epsilon": study.pipeline.certification.epsilon}, parents)
 
@@ -130,14 +130,14 @@ def endpoint_predictions(study: Study, e: Experiment) -> pd.DataFrame:
 
 
 def _endpoints_stage(study: Study, e: Experiment) -> Stage:
-    return Stage("endpoints", 1, {}, (study._certificates_stage(e).key,))
+    return Stage("endpoints", 1, {}, (study.certificates_stage(e).key,))
 
 
 def _at_endpoints(study: Study, e: Experiment) -> pd.DataFrame:
     from lassi_lib.certification.certify import certify
 
     rows = study.certificates(e)
-    similarity, spec = study._asked(e, Question())
+    similarity, spec = study.set_and_spec(e, Question())
     number, z = rows["index"].to_numpy(), study.latents("test")[rows["index"].tolist()]
     predictions = {}
     for k, t in enumerate(similarity.endpoints(), 1):

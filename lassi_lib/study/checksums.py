@@ -28,7 +28,7 @@ def data_checksums(study: Study) -> dict[str, Any]:
     (their number) and ``images_digest``. All others: ``content``, which says a renderer's version or
     the fingerprint of the files, and ``parameters``.
     """
-    data, stage = study.pipeline.data, study._data_stage()
+    data, stage = study.pipeline.data, study.data_stage()
     module = import_module(f"lassi_lib.data.{data.name}")
     if not hasattr(module, "used_files"):
         return {"content": f"{data.name}: {stage.params['files']}", "parameters": data.made_by()}

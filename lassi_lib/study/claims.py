@@ -100,7 +100,7 @@ def knowledge_table(study: Study, experiments: Iterable[Experiment], probes: Ite
     probes, rows, seen = list(probes), [], set()
     y = {s: np.stack([study.labels(s, a) for a in probes], axis=1) for s in ("train", "test")}
     for e in experiments:
-        key = study._encoder_stage(e).key
+        key = study.encoder_stage(e).key
         if key in seen:
             continue
         seen.add(key)

@@ -72,7 +72,7 @@ class Line:
 
         self.study, self.task = study, task
         self.z = study.latents("test")[face] if isinstance(face, int) else study.encode(face[None])[0]
-        self.spread = study._once("spread", lambda: latent_spread(study.latents("test")))
+        self.spread = study.once("spread", lambda: latent_spread(study.latents("test")))
         self._images: dict[tuple, np.ndarray] = {}
 
     def displacement(self, t: Mapping[str, float], kind: str = "") -> torch.Tensor:
@@ -218,7 +218,7 @@ class Judge:
         from lassi_lib.certification.exact_decision import certify_point
 
         question = Question("exact_decision")
-        if self.study.cache.has(self.study._certificates_stage(self.experiment, question)):
+        if self.study.cache.has(self.study.certificates_stage(self.experiment, question)):
             return self.study.certificates(self.experiment, question).set_index("index")["status"]
         problem, z = self.problem(), self.study.latents("test")
         every = self.study.pipeline.certification.test_every

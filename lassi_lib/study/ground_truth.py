@@ -80,7 +80,7 @@ def true_latents(study: Study, attribute: str, values: Sequence[float]) -> torch
         z = torch.cat([study.encode(block) for block in images.flatten(0, 1).split(256)])
         return z.unflatten(0, images.shape[:2])
 
-    return study._once((study._latents_stage("test").key, attribute, tuple(values)), make)
+    return study.once((study.latents_stage("test").key, attribute, tuple(values)), make)
 
 
 def _positions(study: Study) -> np.ndarray:
@@ -122,7 +122,7 @@ def answers(study: Study, e: Experiment, attribute: str, values: Sequence[float]
 
 def _answers_stage(study: Study, e: Experiment, attribute: str, values: Sequence[float]) -> Stage:
     params = {"attribute": attribute, "values": list(values), "samples": SAMPLES, "delta": DELTA}
-    return Stage("truth", 1, params, (study._certificates_stage(e).key,))
+    return Stage("truth", 1, params, (study.certificates_stage(e).key,))
 
 
 def _answers(study: Study, e: Experiment, attribute: str, values: Sequence[float]) -> pd.DataFrame:
@@ -135,7 +135,7 @@ def _answers(study: Study, e: Experiment, attribute: str, values: Sequence[float
     R, C = study.representation(e), study.classifier(e)
     with torch.no_grad():
         decision = torch.cat([C(R(part.to(study.device))).argmax(1).cpu() for part in z.split(1024)])
-    similarity, spec = study._asked(e, Question())
+    similarity, spec = study.set_and_spec(e, Question())
     spec = replace(spec, n_center=min(SAMPLES, spec.n_center), delta=DELTA)
     smoothed = certify(
         R,
@@ -238,7 +238,7 @@ def true_distances(study: Study, experiments: Iterable[Experiment], values: Sequ
 
     rows = {}
     for e in experiments:
-        similarity, stages = study.similarity(e.sensitive, e.vector_type, e.task), study._vector_stages(e)
+        similarity, stages = study.similarity(e.sensitive, e.vector_type, e.task), study.vector_stages(e)
         for attribute in e.sensitive:
 
             def make(attribute: str = attribute, similarity=similarity) -> pd.DataFrame:
@@ -248,7 +248,7 @@ def true_distances(study: Study, experiments: Iterable[Experiment], values: Sequ
 
             params = {"attribute": attribute, "values": list(values), "epsilon": similarity.epsilon}
             params["test_every"] = study.pipeline.certification.test_every
-            parents = (study._latents_stage("test").key, *(stage.key for stage in stages))
+            parents = (study.latents_stage("test").key, *(stage.key for stage in stages))
             stage = Stage("distance", 1, params, parents)
             if stage.key in rows:
                 continue

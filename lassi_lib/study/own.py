@@ -96,20 +96,22 @@ class OwnStudy(Study):
             noise = MethodParams(sigma_rs=sigma_rs * float(r.var(0).mean().sqrt()))
             self.pipeline = replace(pipeline, methods=pipeline.methods | {YOURS: noise})
 
-    def _glow_stage(self) -> Stage:
+    def glow_stage(self) -> Stage:
+        """Return the stage of the flow: yours, a checkpoint's, or the profile's."""
         if self._flow is not None:
-            return self._once("glow stage", lambda: Stage("own_flow", 1, {"answers": self._flow.key()}))
-        return super()._glow_stage() if self.pipeline.glow.checkpoint else self.home._glow_stage()
+            return self.once("glow stage", lambda: Stage("own_flow", 1, {"answers": self._flow.key()}))
+        return super().glow_stage() if self.pipeline.glow.checkpoint else self.home.glow_stage()
 
     def _load_glow(self) -> tuple[Any, dict]:
         if self._flow is not None:
             return self._flow, {"bits_per_dim": getattr(self._flow.module, "bits_per_dim", math.nan)}
         return super()._load_glow() if self.pipeline.glow.checkpoint else self.home._load_glow()
 
-    def _encoder_stage(self, e: Experiment) -> Stage:
+    def encoder_stage(self, e: Experiment) -> Stage:
+        """Return the stage of an encoder: yours stands for its answers, others are trained."""
         if e.method != YOURS:
-            return super()._encoder_stage(e)
-        return Stage("own_classifier", 1, {"answers": self.own.key}, (self._latents_stage("test").key,))
+            return super().encoder_stage(e)
+        return Stage("own_classifier", 1, {"answers": self.own.key}, (self.latents_stage("test").key,))
 
     def representation(self, e: Experiment) -> Any:
         """Return the encoder R of an experiment: yours, or one trained on the folder."""

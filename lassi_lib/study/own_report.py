@@ -26,7 +26,7 @@ _DECIDING = ("exact_decision", "empirical", "exact_smoothing", "monte_carlo")  #
 def own_setting(study: OwnStudy, experiments: list[Experiment], modes: Iterable[str]) -> pd.DataFrame:
     """Return what is audited: images, flow, classifiers, similarity set, modes."""
     facts, e = study.facts(), experiments[-1]
-    whose = "the profile's" if study._glow_stage() == study.home._glow_stage() else "your"
+    whose = "the profile's" if study.glow_stage() == study.home.glow_stage() else "your"
     flow = "your own module" if study._flow is not None else f"{whose} Glow, {facts['glow']}"
     rows = {
         "images": study.shown,

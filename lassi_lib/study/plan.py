@@ -84,9 +84,9 @@ def steps_of(study: Study, wanted: Iterable[tuple[Experiment, Question]]) -> lis
         found.setdefault(stage.key, Step(stage, verb, args, study.pipeline))
 
     if not study.pipeline.glow.checkpoint:
-        add(study._glow_stage(), "glow")
+        add(study.glow_stage(), "glow")
     for split in study.splits:
-        add(study._latents_stage(split), "latents", split)
+        add(study.latents_stage(split), "latents", split)
     for e, question in wanted:
         kind = find_kind(e.vector_type)
         if {"boundary", "task_boundary"} & set(kind.needs):
@@ -97,11 +97,11 @@ def steps_of(study: Study, wanted: Iterable[tuple[Experiment, Question]]) -> lis
         for attribute in e.sensitive:
             named = (attribute, e.vector_type, e.task)
             add(vectors.vector_stage(study, *named), "vector", *named)
-        add(study._encoder_stage(e), "encoder", e)
-        add(study._classifier_stage(e), "classifier", e)
-        if centers := study._centers_stage(e, question):
+        add(study.encoder_stage(e), "encoder", e)
+        add(study.classifier_stage(e), "classifier", e)
+        if centers := study.centers_stage(e, question):
             add(centers, "centers", e, question)
-        add(study._certificates_stage(e, question), "certificates", e, question)
+        add(study.certificates_stage(e, question), "certificates", e, question)
     return list(found.values())
 
 

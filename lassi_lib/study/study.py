@@ -115,36 +115,38 @@ class Study:
         if data.biased:
             options["biased"] = split == "biased"
         name = "train" if options.get("biased") else split
-        return self._once(
+        return self.once(
             ("dataset", split),
             lambda: load_dataset(
                 data.name, name, image_size=data.image_size, data_root=self.data_root, **options
             ),
         )
 
-    def _data_stage(self) -> Stage:
+    def data_stage(self) -> Stage:
+        """Return what stands for the images: their parameters and files."""
         data = self.pipeline.data
-        return self._once(
+        return self.once(
             "data",
             lambda: Stage("data", 1, data.made_by() | {"files": _fingerprint(data, self.data_root)}),
         )
 
-    def _glow_stage(self) -> Stage:
+    def glow_stage(self) -> Stage:
+        """Return the stage of the flow: a training, or a checkpoint's checksum."""
         p = self.pipeline.glow
         if p.checkpoint:
-            return self._once(
+            return self.once(
                 "glow stage", lambda: Stage("glow", 1, {"checkpoint": checksum(_checkpoint(p.checkpoint))})
             )
         made_by = {k: v for k, v in asdict(p).items() if k not in ("checkpoint", "bits_per_dim_at_most")}
-        return Stage("glow", 1, made_by, (self._data_stage().key,))
+        return Stage("glow", 1, made_by, (self.data_stage().key,))
 
     def glow(self) -> Glow:
         """Return the trained flow: the shipped checkpoint, or one trained here and kept."""
-        return self._once("glow", self._load_glow)[0]
+        return self.once("glow", self._load_glow)[0]
 
     def glow_info(self) -> dict[str, Any]:
         """Return what the flow's checkpoint says of its training: ``history`` and operative parameters."""
-        return self._once("glow", self._load_glow)[1]
+        return self.once("glow", self._load_glow)[1]
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Return the latents [N, d] of uint8 images [N, 3, S, S], on the CPU."""
@@ -166,7 +168,7 @@ class Study:
         if p.checkpoint:
             glow, info = load_glow(_checkpoint(p.checkpoint), config)
             return glow.to(self.device), info
-        stage = self._glow_stage()
+        stage = self.glow_stage()
         partial = self.cache.root / "glow" / f"{stage.key}.partial.safetensors"
 
         def compute(folder: Path) -> dict:
@@ -198,8 +200,9 @@ class Study:
         glow, info = load_glow(folder / "glow.safetensors", config)
         return glow.to(self.device), info
 
-    def _latents_stage(self, split: str) -> Stage:
-        return Stage("latents", 1, {"split": split}, (self._data_stage().key, self._glow_stage().key))
+    def latents_stage(self, split: str) -> Stage:
+        """Return the stage of a split's latents."""
+        return Stage("latents", 1, {"split": split}, (self.data_stage().key, self.glow_stage().key))
 
     def latents(self, split: str) -> torch.Tensor:
         """Return z = E(x) of one split, float32 [N, d], and keep the labels beside them."""
@@ -218,7 +221,7 @@ class Study:
     def attribute_names(self) -> list[str]:
         """Return the names of the data set's attributes."""
         self._latents("test")
-        return self.cache.record(self._latents_stage("test"))["facts"]["attributes"]
+        return self.cache.record(self.latents_stage("test"))["facts"]["attributes"]
 
     def _column(self, attribute: str) -> int:
         """Return an attribute's place in the labels' table; of an unknown one the data set names the nearest."""
@@ -257,8 +260,8 @@ class Study:
             save_file({"z": z, "labels": torch.from_numpy(data.labels)}, folder / "latents.safetensors")
             return facts
 
-        stage = self._latents_stage(split)
-        return self._once(
+        stage = self.latents_stage(split)
+        return self.once(
             stage.key, lambda: load_file(self.cache.fetch(stage, compute) / "latents.safetensors")
         )
 
@@ -281,13 +284,15 @@ class Study:
         spanned = torch.cat([torch.atleast_2d(self.vector(a, kind, task)) for a in names])
         return SimilaritySet(spanned, self.pipeline.certification.epsilon * find_kind(kind).epsilon, names)
 
-    def _vector_stages(self, e: Experiment) -> list[Stage]:
+    def vector_stages(self, e: Experiment) -> list[Stage]:
+        """Return the stages of an experiment's attribute vectors, each once."""
         stages = [vectors.vector_stage(self, a, e.vector_type, e.task) for a in e.sensitive]
         return list({stage.key: stage for stage in stages}.values())
 
     # ---- one experiment ------------------------------------------------------------------------
 
-    def _encoder_stage(self, e: Experiment) -> Stage:
+    def encoder_stage(self, e: Experiment) -> Stage:
+        """Return the stage of an experiment's encoder; several experiments may share it."""
         method = self.settings(e)
         task = e.task if method.lambda_1 else ""  # without its loss the task plays no part: one serves all
         params = {"task": task, "seed": e.seed, "lambda_1": method.lambda_1, "lambda_2": method.lambda_2}
@@ -297,11 +302,11 @@ class Study:
                 params[field.name] = getattr(method, field.name)
         if method.sampling == "gaussian":
             params["sigma_cs"] = self.spec(e.method, e.vector_type).sigma_cs
-        parents = [self._latents_stage(self.training_split).key, self._latents_stage("valid").key]
+        parents = [self.latents_stage(self.training_split).key, self.latents_stage("valid").key]
         if method.lambda_2 > 0 or method.augment:
             # the naive encoder never sees the similarity set: one serves all sensitive attributes
             params["epsilon"] = self.spec(e.method, e.vector_type).epsilon
-            parents += [stage.key for stage in self._vector_stages(e)]
+            parents += [stage.key for stage in self.vector_stages(e)]
         return Stage("encoder", 1, params, tuple(parents))
 
     def representation(self, e: Experiment) -> Representation:
@@ -337,13 +342,14 @@ class Study:
             save_file(representation.state(), folder / "encoder.safetensors")
             return {"history": history, "device": device_name(self.device)}
 
-        folder = self.cache.fetch(self._encoder_stage(e), compute)
+        folder = self.cache.fetch(self.encoder_stage(e), compute)
         return Representation.from_state(load_file(folder / "encoder.safetensors")).to(self.device)
 
-    def _classifier_stage(self, e: Experiment) -> Stage:
+    def classifier_stage(self, e: Experiment) -> Stage:
+        """Return the stage of an experiment's linear classifier."""
         sigma_rs = self.settings(e).sigma_rs
         params = asdict(self.pipeline.classifier) | {"task": e.task, "seed": e.seed, "sigma_rs": sigma_rs}
-        return Stage("classifier", 1, params, (self._encoder_stage(e).key,))
+        return Stage("classifier", 1, params, (self.encoder_stage(e).key,))
 
     def classifier(self, e: Experiment) -> torch.nn.Linear:
         """Return the linear classifier C trained on noisy representations of an experiment."""
@@ -367,7 +373,7 @@ class Study:
             state = {k: v.detach().cpu().contiguous() for k, v in classifier.state_dict().items()}
             save_file(state, folder / "classifier.safetensors")
 
-        folder = self.cache.fetch(self._classifier_stage(e), compute)
+        folder = self.cache.fetch(self.classifier_stage(e), compute)
         state = load_file(folder / "classifier.safetensors")
         classifier = torch.nn.Linear(self.pipeline.encoder.output, len(state["bias"]))
         classifier.load_state_dict(state)
@@ -388,7 +394,7 @@ class Study:
         scale = find_kind(kind or self.pipeline.vector_type).epsilon  # unit vectors: 10
         return replace(spec, epsilon=scale * spec.epsilon, sigma_cs=scale * spec.sigma_cs)
 
-    def _asked(self, e: Experiment, question: Question) -> tuple[SimilaritySet, CertificationSpec]:
+    def set_and_spec(self, e: Experiment, question: Question) -> tuple[SimilaritySet, CertificationSpec]:
         """Return the similarity set and the settings that a question is about."""
         spec = self.spec(e.method, e.vector_type, e.task, e.sensitive)
         similarity = self.similarity(e.sensitive, e.vector_type, e.task)
@@ -410,16 +416,16 @@ class Study:
             similarity = replace(similarity, vectors=torch.stack(turned))
         return similarity, spec
 
-    def _centers_stage(self, e: Experiment, question: Question = PUBLISHED) -> Stage | None:
+    def centers_stage(self, e: Experiment, question: Question = PUBLISHED) -> Stage | None:
         """Return the stage of center smoothing where tasks share it: sampled, of an encoder that knows none."""
         if question.mode != "monte_carlo" or self.settings(e).lambda_1:
             return None
         params = self._certificate_params(e, question)
         for name in ("sigma_rs", "n_class", "n_votes", "alpha_rs"):  # are about the classifier
             del params[name]
-        spanned = [stage.key for stage in self._vector_stages(e)]
+        spanned = [stage.key for stage in self.vector_stages(e)]
         return Stage(
-            "centers", 1, params, (self._encoder_stage(e).key, self._latents_stage("test").key, *spanned)
+            "centers", 1, params, (self.encoder_stage(e).key, self.latents_stage("test").key, *spanned)
         )
 
     def centers(self, e: Experiment, question: Question = PUBLISHED) -> dict[str, np.ndarray]:
@@ -429,7 +435,7 @@ class Study:
         def compute(folder: Path) -> None:
             from lassi_lib.certification.certify import smooth
 
-            similarity, spec = self._asked(e, question)
+            similarity, spec = self.set_and_spec(e, question)
             every, z = self.pipeline.certification.test_every, self.latents("test")
             smoothed = smooth(
                 self.representation(e),
@@ -444,7 +450,7 @@ class Study:
             )
             save_file(smoothed, folder / "centers.safetensors")
 
-        return load_file(self.cache.fetch(self._centers_stage(e, question), compute) / "centers.safetensors")
+        return load_file(self.cache.fetch(self.centers_stage(e, question), compute) / "centers.safetensors")
 
     def _certificate_params(self, e: Experiment, question: Question) -> dict[str, Any]:
         params = asdict(self.pipeline.certification) | {"seed": e.seed}
@@ -462,12 +468,13 @@ class Study:
             params["asked_sigma_cs"] = question.sigma_cs
         return params
 
-    def _certificates_stage(self, e: Experiment, question: Question = PUBLISHED) -> Stage:
-        params, classifier = self._certificate_params(e, question), self._classifier_stage(e).key
-        if centers := self._centers_stage(e, question):
+    def certificates_stage(self, e: Experiment, question: Question = PUBLISHED) -> Stage:
+        """Return the stage of a question's answers about an experiment; where centers are shared, of the votes."""
+        params, classifier = self._certificate_params(e, question), self.classifier_stage(e).key
+        if centers := self.centers_stage(e, question):
             return Stage("votes", 1, params, (classifier, centers.key))
-        spanned = [stage.key for stage in self._vector_stages(e)]
-        return Stage("certificates", 1, params, (classifier, self._latents_stage("test").key, *spanned))
+        spanned = [stage.key for stage in self.vector_stages(e)]
+        return Stage("certificates", 1, params, (classifier, self.latents_stage("test").key, *spanned))
 
     def certificates(self, e: Experiment, question: Question = PUBLISHED) -> pd.DataFrame:
         """Return one row per test point: prediction, status, d_cs, d_rs (see `certify`)."""
@@ -476,8 +483,8 @@ class Study:
             from lassi_lib.certification.certify import certify, certify_smoothed
 
             every, labels = self.pipeline.certification.test_every, self.labels("test", e.task)
-            similarity, spec = self._asked(e, question)
-            if self._centers_stage(e, question):
+            similarity, spec = self.set_and_spec(e, question)
+            if self.centers_stage(e, question):
                 return certify_smoothed(
                     self.centers(e, question), self.classifier(e), labels[::every], spec, seed=e.seed
                 )
@@ -496,7 +503,7 @@ class Study:
                 label=f"certify {e.label}" if question == PUBLISHED else f"{question.mode} {e.label}",
             )
 
-        rows = self.cache.rows(self._certificates_stage(e, question), make)
+        rows = self.cache.rows(self.certificates_stage(e, question), make)
         for position, (name, value) in enumerate(e.columns().items()):
             rows.insert(position, name, value)
         return rows
@@ -547,17 +554,18 @@ class Study:
         return total
 
     def _stages(self, e: Experiment) -> list[Stage]:
-        splits = [self._latents_stage(s) for s in self.splits]
-        own = [self._encoder_stage(e), self._classifier_stage(e), self._centers_stage(e)]
-        own = [*filter(None, own), self._certificates_stage(e)]
-        return [self._glow_stage(), *splits, *self._vector_stages(e), *own]
+        splits = [self.latents_stage(s) for s in self.splits]
+        own = [self.encoder_stage(e), self.classifier_stage(e), self.centers_stage(e)]
+        own = [*filter(None, own), self.certificates_stage(e)]
+        return [self.glow_stage(), *splits, *self.vector_stages(e), *own]
 
     def latent_facts(self, split: str) -> dict[str, Any]:
         """Return what was recorded when a split was encoded: images, note, bits/dim, error, device."""
         self._latents(split)
-        return self.cache.record(self._latents_stage(split))["facts"]
+        return self.cache.record(self.latents_stage(split))["facts"]
 
-    def _once(self, key: Any, make: Any) -> Any:
+    def once(self, key: Any, make: Any) -> Any:
+        """Return what `make` returns, made once in the life of this study."""
         if key not in self._memo:
             self._memo[key] = make()
         return self._memo[key]

@@ -33,7 +33,7 @@ def boundaries_stage(study: Study) -> Stage:
 
     params = {"seed": BOUNDARY_SEED} | asdict(BoundaryTraining())
     return Stage(
-        "boundaries", 1, params, (study._latents_stage("train").key, study._latents_stage("valid").key)
+        "boundaries", 1, params, (study.latents_stage("train").key, study.latents_stage("valid").key)
     )
 
 
@@ -54,7 +54,7 @@ def boundaries(study: Study) -> Boundaries:
         return {"names": names, "history": history}
 
     stage = boundaries_stage(study)
-    state = study._once(
+    state = study.once(
         stage.key, lambda: load_file(study.cache.fetch(stage, compute) / "boundaries.safetensors")
     )
     return Boundaries(tuple(study.cache.record(stage)["facts"]["names"]), state["w"], state["b"])
@@ -63,7 +63,7 @@ def boundaries(study: Study) -> Boundaries:
 def base_classifier_stage(study: Study, kind: str, task: str, seed: int) -> Stage:
     """Return the stage of a base classifier: ``resnet18`` on images or ``latent`` on z."""
     params = {"kind": kind, "task": task, "seed": seed} | _base_training(study, kind)
-    return Stage("base", 1, params, (study._latents_stage("train").key, study._latents_stage("valid").key))
+    return Stage("base", 1, params, (study.latents_stage("train").key, study.latents_stage("valid").key))
 
 
 def _base_training(study: Study, kind: str) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def base_classifier(study: Study, kind: str, task: str, seed: int) -> BaseClassi
 def vector_stage(study: Study, attribute: str, kind: str, task: str) -> Stage:
     """Return the stage of one attribute's vector; it depends on the task only where the kind does."""
     params: dict[str, Any] = {"attribute": attribute, "kind": kind}
-    parents = [study._latents_stage("train").key]
+    parents = [study.latents_stage("train").key]
     needs = find_kind(kind).needs
     if "boundary" in needs or "task_boundary" in needs:
         parents.append(boundaries_stage(study).key)
@@ -155,7 +155,7 @@ def vector(study: Study, attribute: str, kind: str, task: str) -> torch.Tensor:
         return facts
 
     stage = vector_stage(study, attribute, kind, task)
-    a = study._once(
+    a = study.once(
         stage.key, lambda: load_file(study.cache.fetch(stage, compute) / "vector.safetensors")["a"]
     )
     if "predict" in entry.needs:

@@ -172,8 +172,8 @@ def test_keys_change_where_the_dial_is_used_and_nowhere_else(study):
     assert set(turned.made_by()) == known | {"dial", "dial_phi"}
     assert turned.options()["dial_phi"] == 0.2
     other = Study(replace(study.pipeline, data=turned), device="cpu", cache=study.cache.root, workers=1)
-    assert other._latents_stage("train").key != study._latents_stage("train").key
-    assert other._glow_stage().key == study._glow_stage().key
+    assert other.latents_stage("train").key != study.latents_stage("train").key
+    assert other.glow_stage().key == study.glow_stage().key
 
 
 def test_the_law_table_says_what_moves_along():

@@ -92,8 +92,8 @@ def study(tmp_path_factory):
 def test_one_transfer_encoder_serves_all_tasks(study):
     one = Experiment("synthfaces", "Smiling", ("Young",), "mean_difference", "LASSI_transfer", 0)
     other = replace(one, task="Wearing_Hat")
-    assert study._encoder_stage(one).key == study._encoder_stage(other).key
-    assert study._classifier_stage(one).key != study._classifier_stage(other).key
+    assert study.encoder_stage(one).key == study.encoder_stage(other).key
+    assert study.classifier_stage(one).key != study.classifier_stage(other).key
     table = knowledge_table(study, [one, other], ["Smiling", "Pale_Skin"])
     assert table["trained for"].tolist() == ["none"]
     assert 1 <= table["effective rank"].item() <= 24

@@ -183,14 +183,14 @@ def test_encoders_see_the_biased_split_and_vectors_the_whole_one(shapes):
     assert (((hue < 5) & (turn < 7)) | ((hue >= 5) & (turn > 7))).all()
     assert len(np.unique(whole.label("orientation"))) == 15
     e = shape_experiment()
-    assert shapes._latents_stage("biased").key in shapes._encoder_stage(e).parents
-    assert shapes._latents_stage("train").key not in shapes._encoder_stage(e).parents
-    assert shapes._vector_stages(e)[0].parents == (shapes._latents_stage("train").key,)
+    assert shapes.latents_stage("biased").key in shapes.encoder_stage(e).parents
+    assert shapes.latents_stage("train").key not in shapes.encoder_stage(e).parents
+    assert shapes.vector_stages(e)[0].parents == (shapes.latents_stage("train").key,)
     assert shapes.similarity(e.sensitive).n == 49
     assert "correlated" in shapes.facts()["note"]
     ball = replace(e, method="LASSI_ball")
     assert shapes.settings(e).sampling == "box"
-    assert shapes._encoder_stage(e).key != shapes._encoder_stage(ball).key
+    assert shapes.encoder_stage(e).key != shapes.encoder_stage(ball).key
 
 
 def test_turned_shapes_are_the_official_neighbours(shapes):

@@ -289,7 +289,7 @@ def test_a_flow_trained_for_the_profile_is_used_and_measured(own, folder, cache,
         "lassi_lib.study.study.load_pipeline", lambda _: replace(pipeline, data=data, glow=glow)
     )
     study = own()
-    assert study._glow_stage() == study.home._glow_stage() != study._data_stage()
+    assert study.glow_stage() == study.home.glow_stage() != study.data_stage()
     assert own_fit(study)["bits/dim"][1] == study.home.latent_facts("test")["bits_per_dim"]
     assert study.dataset("test").image_size == 32
 

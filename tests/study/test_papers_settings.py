@@ -184,7 +184,7 @@ def test_an_exception_changes_the_keys_of_its_own_experiments_alone(tmp_path):
         ("LASSI", "Bald", True),
     ]:
         e = Experiment("synthfaces", "Smiling", (sensitive,), MEAN, method, 0)
-        assert (one._certificates_stage(e).key == two._certificates_stage(e).key) is same
+        assert (one.certificates_stage(e).key == two.certificates_stage(e).key) is same
 
 
 # ---- scaled down ---------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def test_every_step_computes_the_stage_it_names_and_needs_no_other(study):
     for i, step in enumerate(steps):
         compute(study, step)
         assert missing(study, steps) == steps[i + 1 :], step
-    assert str(steps[-1]) == "certificates Smiling/Young LASSI seed 0 exact_decision"
+    assert str(steps[-1]) == "certificates Smiling/Young perpendicular LASSI seed 0 exact_decision"
 
 
 def test_the_time_of_a_first_run_comes_from_the_stated_minutes(tmp_path):

@@ -45,12 +45,12 @@ def test_variants_share_the_stages_that_they_leave_alone(study):
     same, strong, noise = (experiment(f"LASSI {s}") for s in ("lambda_2=0.05", "lambda_2=0.1", "sigma_rs=1"))
     assert variants(other, "LASSI") == [f"LASSI {s}" for s in ("lambda_2=0", "lambda_2=0.05", "lambda_2=0.1",
                                                                "sigma_rs=1", "batch_norm=joint")]  # fmt: skip
-    assert other._certificates_stage(same).key == study._certificates_stage(experiment()).key
-    assert other._encoder_stage(strong).key != study._encoder_stage(experiment()).key
-    assert other._encoder_stage(noise).key == study._encoder_stage(experiment()).key
-    assert other._classifier_stage(noise).key != study._classifier_stage(experiment()).key
-    plain = other._encoder_stage(experiment("LASSI lambda_2=0"))
-    assert plain.key == study._encoder_stage(experiment("Naive")).key
+    assert other.certificates_stage(same).key == study.certificates_stage(experiment()).key
+    assert other.encoder_stage(strong).key != study.encoder_stage(experiment()).key
+    assert other.encoder_stage(noise).key == study.encoder_stage(experiment()).key
+    assert other.classifier_stage(noise).key != study.classifier_stage(experiment()).key
+    plain = other.encoder_stage(experiment("LASSI lambda_2=0"))
+    assert plain.key == study.encoder_stage(experiment("Naive")).key
     assert "LASSI lambda_2=0" not in study.pipeline.methods
     with pytest.raises(StudyError, match="did you mean 'lambda_2'"):
         varied(study, "LASSI", lambda2=[0.1])
@@ -70,10 +70,10 @@ def test_what_a_method_does_differently_for_a_pair_its_variants_do_too(study):
 
 def test_sigma_cs_counts_in_the_key_only_where_it_is_another(study):
     e = experiment()
-    key = study._certificates_stage(e).key
-    assert study._certificates_stage(e, Question(sigma_cs=0.65)).key == key
-    assert study._certificates_stage(e, Question(sigma_cs=0.75)).key != key
-    similarity, spec = study._asked(e, Question(epsilon=0.5, sigma_cs=0.75))
+    key = study.certificates_stage(e).key
+    assert study.certificates_stage(e, Question(sigma_cs=0.65)).key == key
+    assert study.certificates_stage(e, Question(sigma_cs=0.75)).key != key
+    similarity, spec = study.set_and_spec(e, Question(epsilon=0.5, sigma_cs=0.75))
     assert (similarity.epsilon, spec.epsilon, spec.sigma_cs) == (0.5, 0.5, pytest.approx(0.375))
 
 

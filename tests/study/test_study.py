@@ -34,7 +34,7 @@ def study(tmp_path_factory):
 
 def test_one_naive_encoder_serves_all_sensitive_attributes_of_a_task_and_seed(study):
     def key(**kind):
-        return study._encoder_stage(experiment(**kind)).key
+        return study.encoder_stage(experiment(**kind)).key
 
     assert key(method="Naive") == key(method="Naive", sensitive=("Pale_Skin", "Young"))
     assert key(method="LASSI") != key(method="LASSI", sensitive=("Pale_Skin",))
@@ -47,19 +47,19 @@ def test_one_naive_encoder_serves_all_sensitive_attributes_of_a_task_and_seed(st
 def test_tasks_share_the_centers_of_an_encoder_that_knows_none(study, monkeypatch):
     """It is smoothed once, and every task's certificates are those of a whole computation."""
     tasks = [experiment("LASSI_transfer", task=task) for task in ("Smiling", "Oval_Face")]
-    assert len({study._centers_stage(e).key for e in tasks}) == 1
-    assert study._centers_stage(tasks[0], Question(sigma_cs=0.75)) != study._centers_stage(tasks[0])
-    assert study._centers_stage(replace(tasks[0], sensitive=("Pale_Skin",))) != study._centers_stage(tasks[0])
-    assert study._centers_stage(replace(tasks[0], seed=1)) != study._centers_stage(tasks[0])
-    assert study._centers_stage(experiment()) is None
-    assert study._centers_stage(tasks[0], Question("exact_smoothing")) is None
+    assert len({study.centers_stage(e).key for e in tasks}) == 1
+    assert study.centers_stage(tasks[0], Question(sigma_cs=0.75)) != study.centers_stage(tasks[0])
+    assert study.centers_stage(replace(tasks[0], sensitive=("Pale_Skin",))) != study.centers_stage(tasks[0])
+    assert study.centers_stage(replace(tasks[0], seed=1)) != study.centers_stage(tasks[0])
+    assert study.centers_stage(experiment()) is None
+    assert study.centers_stage(tasks[0], Question("exact_smoothing")) is None
     smoothed = []
     monkeypatch.setattr(
         certify, "smooth", lambda *a, f=certify.smooth, **k: (smoothed.append(a), f(*a, **k))[1]
     )
     shared = [study.certificates(e) for e in tasks]
     assert len(smoothed) == 1
-    monkeypatch.setattr(study, "_centers_stage", lambda *args: None)
+    monkeypatch.setattr(study, "centers_stage", lambda *args: None)
     for e, rows in zip(tasks, shared, strict=True):
         pd.testing.assert_frame_equal(rows, study.certificates(e), check_exact=True)
     assert not shared[0].equals(shared[1])
@@ -68,19 +68,19 @@ def test_tasks_share_the_centers_of_an_encoder_that_knows_none(study, monkeypatc
 def test_certificates_depend_on_the_vectors_and_sample_sizes(study, tmp_path):
     e = experiment(method="Naive")
     other = replace(study.pipeline, certification=replace(study.pipeline.certification, n_votes=20_000))
-    assert study._certificates_stage(e) != study._certificates_stage(experiment("Naive", ("Pale_Skin",)))
-    assert study._classifier_stage(e) == study._classifier_stage(experiment("Naive", ("Pale_Skin",)))
+    assert study.certificates_stage(e) != study.certificates_stage(experiment("Naive", ("Pale_Skin",)))
+    assert study.classifier_stage(e) == study.classifier_stage(experiment("Naive", ("Pale_Skin",)))
     changed = Study(other, device="cpu", cache=tmp_path)
-    assert changed._classifier_stage(e) == study._classifier_stage(e)
-    assert changed._certificates_stage(e) != study._certificates_stage(e)
+    assert changed.classifier_stage(e) == study.classifier_stage(e)
+    assert changed.certificates_stage(e) != study.certificates_stage(e)
 
 
 def test_the_published_bound_is_no_part_of_the_certificates_key(study, tmp_path):
     """Certificates kept before the setting existed stay valid; others are kept apart."""
     e = experiment(method="Naive")
-    stage = study._certificates_stage(e)
+    stage = study.certificates_stage(e)
     binomial = replace(study.pipeline, certification=replace(study.pipeline.certification, bound="binomial"))
-    other = Study(binomial, device="cpu", cache=tmp_path)._certificates_stage(e)
+    other = Study(binomial, device="cpu", cache=tmp_path).certificates_stage(e)
     assert set(other.params) - set(stage.params) == {"bound"}
     assert other.key != stage.key
     names = (
@@ -93,7 +93,7 @@ def test_the_bound_on_bits_per_dim_is_no_part_of_a_trained_flow(study, tmp_path)
     keys = []
     for bound in (1.0, 2.0):
         glow = replace(study.pipeline.glow, checkpoint="", bits_per_dim_at_most=bound)
-        keys.append(Study(replace(study.pipeline, glow=glow), cache=tmp_path)._glow_stage().key)
+        keys.append(Study(replace(study.pipeline, glow=glow), cache=tmp_path).glow_stage().key)
     assert keys[0] == keys[1]
 
 

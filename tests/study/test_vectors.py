@@ -87,4 +87,4 @@ def test_unit_vectors_have_ten_times_the_radius(study):
     spec = study.spec("LASSI", "perpendicular")
     assert (spec.epsilon, spec.sigma_cs) == (pytest.approx(10), pytest.approx(6.5))
     mean = replace(e, vector_type="mean_difference")
-    assert study._encoder_stage(e).key != study._encoder_stage(mean).key
+    assert study.encoder_stage(e).key != study.encoder_stage(mean).key
