@@ -23,7 +23,6 @@ from lassi_lib.certification.margins import lowered, raised
 from lassi_lib.certification.problem import Problem
 from lassi_lib.certification.spec import CertificationSpec, radius_quantile, radius_rank, required_mass
 from lassi_lib.numerics import full_precision, shrinking
-from lassi_lib.streams import numpy_stream
 
 _THREADS = min(8, os.cpu_count() or 1)  # that draw noise and count votes beside the device
 _LEAST = 2**10  # bytes of the smallest budget that is tried when memory runs out
@@ -217,15 +216,9 @@ def _noise(
     problem: Problem, indices: Sequence[int], batches: list[torch.Tensor], pool: ThreadPoolExecutor
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield every batch with its coefficients [B, 2 n_0 + n, n]; the next one's are drawn meanwhile."""
-    spec = problem.spec
-    stages = (("candidates", spec.n_center), ("mass", spec.n_center), ("radius", spec.n_radius))
-
-    def draw(index: int) -> np.ndarray:
-        streams = ((n, numpy_stream(problem.seed, f"center/{name}", index)) for name, n in stages)
-        return np.concatenate([problem.similarity.gaussian(n, spec.sigma_cs, rng) for n, rng in streams])
 
     def start(batch: torch.Tensor) -> list:
-        return [pool.submit(draw, indices[i]) for i in batch.tolist()]
+        return [pool.submit(monte_carlo.coefficients, problem, indices[i]) for i in batch.tolist()]
 
     under_way = start(batches[0])
     for number, batch in enumerate(batches):

@@ -121,14 +121,10 @@ def certify_point(
         )
         return _tried(logits, t)
     spec = problem.spec
-    draws = (("candidates", spec.n_center), ("mass", spec.n_center), ("radius", spec.n_radius))
-    clouds = []
-    for name, count in draws:
-        stream = numpy_stream(problem.seed, f"center/{name}", index)
-        t = torch.from_numpy(problem.similarity.gaussian(count, spec.sigma_cs, stream))
-        if name == "candidates":
-            t = t[t[:, 0].argsort()]  # neighbouring rows are neighbours in space, which helps the search
-        clouds.append(Samples(represent(t) - origin))
+    noise = torch.from_numpy(monte_carlo.coefficients(problem, index))
+    candidates, mass, radius = noise.split(monte_carlo.sample_sizes(spec))
+    candidates = candidates[candidates[:, 0].argsort()]  # neighbouring rows lie close, which helps the search
+    clouds = [Samples(represent(t) - origin) for t in (candidates, mass, radius)]
     return monte_carlo.row(problem, index, center_smoothing(*clouds, spec), origin, math.nan)
 
 

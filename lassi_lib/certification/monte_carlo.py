@@ -34,27 +34,37 @@ def certify_point(problem: Problem, u0: torch.Tensor, index: int) -> dict[str, A
         line; for more attributes the mean number of features that describe a cell, see `patch.pieces`).
     """
     encoder, spec = problem.encoder, problem.spec
-
-    def stream(stage: str) -> np.random.Generator:
-        return numpy_stream(problem.seed, stage, index)
-
-    draws = (("candidates", spec.n_center), ("mass", spec.n_center), ("radius", spec.n_radius))
-    t = [
-        torch.from_numpy(problem.similarity.gaussian(n, spec.sigma_cs, stream(f"center/{name}")))
-        for name, n in draws
-    ]
+    t, counts = torch.from_numpy(coefficients(problem, index)), sample_sizes(spec)
     if len(encoder.U) == 1:
-        candidates, mass, radius = (x.squeeze(1) for x in t)
-        both = torch.cat([candidates, mass, radius])
-        curve = line.trace(encoder, u0, min(float(both.min()), -1e-9), max(float(both.max()), 1e-9))
+        candidates, mass, radius = t.squeeze(1).split(counts)
+        curve = line.trace(encoder, u0, min(float(t.min()), -1e-9), max(float(t.max()), 1e-9))
         origin, pieces = curve.origin, len(curve.t) - 1
         clouds = [curve.at(x) for x in (candidates.sort().values, mass, radius)]
     else:
-        origin, surface = patch.pieces(encoder, u0, torch.cat(t))
+        origin, surface = patch.pieces(encoder, u0, t)
         pieces = sum(p.features.shape[1] for p in surface) / len(surface)
-        ends = np.cumsum([0, spec.n_center, spec.n_center, spec.n_radius]).tolist()
+        ends = np.cumsum([0, *counts]).tolist()
         clouds = [patch.Points(surface, *span) for span in pairwise(ends)]
     return row(problem, index, center_smoothing(*clouds, spec), origin, pieces)
+
+
+def sample_sizes(spec: CertificationSpec) -> list[int]:
+    """Return how many points center smoothing draws: candidates, for their mass, for the radius."""
+    return [spec.n_center, spec.n_center, spec.n_radius]
+
+
+def coefficients(problem: Problem, index: int) -> np.ndarray:
+    """Return the noise of one point's center smoothing, float64 [2 n_0 + n, attributes].
+
+    Candidates, mass and radius (`sample_sizes`) have a stream each, named by the point's number.
+    """
+    drawn = [
+        problem.similarity.gaussian(
+            n, problem.spec.sigma_cs, numpy_stream(problem.seed, f"center/{name}", index)
+        )
+        for name, n in zip(("candidates", "mass", "radius"), sample_sizes(problem.spec), strict=True)
+    ]
+    return np.concatenate(drawn)
 
 
 def row(
