@@ -26,7 +26,9 @@ from lassi_lib.numerics import full_precision, shrinking
 
 _THREADS = min(8, os.cpu_count() or 1)  # that draw noise and count votes beside the device
 _LEAST = 2**10  # bytes of the smallest budget that is tried when memory runs out
-Smoothed = tuple[torch.Tensor, ...]  # rho [B], center [B, k], inside [B], d_cs [B], origin [B, k], pieces [B]
+SmoothedBatch = tuple[
+    torch.Tensor, ...
+]  # rho [B], center [B, k], inside [B], d_cs [B], origin [B, k], pieces [B]
 
 
 def offers(mode: str, n: int) -> bool:
@@ -96,7 +98,7 @@ def _monte_carlo(problem: Problem, u0: torch.Tensor, indices: Sequence[int], bud
 
 def _smooth_line(
     layers: Layers, u0: torch.Tensor, t: torch.Tensor, spec: CertificationSpec, budget: int
-) -> Smoothed:
+) -> SmoothedBatch:
     """Smooth R at B points along one attribute, with the coefficients t [B, 2 n_0 + n, 1]."""
     t = t.squeeze(2)
     lines = Lines(*trace(layers, u0, t.amin(1).clamp(max=-1e-9), t.amax(1).clamp(min=1e-9)))
@@ -109,7 +111,7 @@ def _smooth_line(
 
 def _smooth_surface(
     layers: Layers, u0: torch.Tensor, t: torch.Tensor, spec: CertificationSpec, budget: int
-) -> Smoothed:
+) -> SmoothedBatch:
     """Smooth R at B points over n attributes, with the coefficients t [B, 2 n_0 + n, n]."""
     near = [Deviations(layers, *point, budget) for point in zip(u0, t, strict=True)]
     origin = torch.stack([each.origin for each in near])

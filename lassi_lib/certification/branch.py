@@ -46,7 +46,7 @@ _ROUNDING = 1 + 1e-3  # float32 sums of numbers >= 0
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Decided:
     """What was found about one point; see `exact_decision.certify_point`."""
 
     status: str
@@ -94,7 +94,7 @@ class Vertices:
             self.worst, self.margin, self.witness = float(values[i]), float(margin), t[i]
 
 
-def decide(decision: Decision, head: Head, u0: torch.Tensor, epsilon: float, start: torch.Tensor) -> Verdict:
+def decide(decision: Decision, head: Head, u0: torch.Tensor, epsilon: float, start: torch.Tensor) -> Decided:
     """Decide whether the margins of `head` are positive for all ||t|| <= epsilon.
 
     Parameters
@@ -127,13 +127,13 @@ def decide(decision: Decision, head: Head, u0: torch.Tensor, epsilon: float, sta
         proven = min([proven, *bounds[closed].tolist()])
         open_, bounds = open_[~closed], bounds[~closed]
         if vertices.worst < 0:
-            return Verdict("REFUTED", vertices.margin, vertices.witness, n_cells)
+            return Decided("REFUTED", vertices.margin, vertices.witness, n_cells)
         if not len(open_):
-            return Verdict("VERIFIED", proven, None, n_cells)
+            return Decided("VERIFIED", proven, None, n_cells)
         order = bounds.argsort(stable=True)
         worst = vertices.t[open_[order[0]]]
         if n_cells >= BUDGET or float(torch.pdist(worst).max()) <= _SMALLEST * epsilon:
-            return Verdict("UNDECIDED", float(bounds.min()), None, n_cells)
+            return Decided("UNDECIDED", float(bounds.min()), None, n_cells)
         cells = _halves(open_[order[:_BATCH]], vertices, gram)
         open_, bounds = open_[order[_BATCH:]], bounds[order[_BATCH:]]
 

@@ -21,7 +21,7 @@ import torch
 from lassi_lib.certification import batched, black_box, monte_carlo
 from lassi_lib.certification import workers as processes
 from lassi_lib.certification.modes import MODES, STATUSES
-from lassi_lib.certification.network import Restriction
+from lassi_lib.certification.network import FIRST, Restriction
 from lassi_lib.certification.problem import Problem, weights_of
 from lassi_lib.certification.spec import CertificationSpec
 from lassi_lib.errors import StudyError, nearest
@@ -31,7 +31,7 @@ from lassi_lib.similarity.sets import SimilaritySet
 
 __all__ = ["MODES", "STATUSES", "CertificationSpec", "certify", "certify_smoothed", "smooth"]
 
-_BLOCK, _HELD = 32, 1024  # latents per first-layer product; first layers held at a time
+_HELD = 1024  # first layers held at a time
 _CHUNK = 8  # points sent to a process at a time
 
 
@@ -192,7 +192,7 @@ def _rows(
         for start in range(0, len(z), _HELD):
             held = z[start : start + _HELD]
             with ThreadPoolExecutor(workers) as pool:
-                u0 = torch.cat(list(pool.map(encoder.first, held.split(_BLOCK)))).numpy()
+                u0 = torch.cat(list(pool.map(encoder.first, held.split(FIRST)))).numpy()
             if not np.isfinite(u0).all():
                 raise StudyError(
                     f"certify {label}: a latent of the test points is not finite: encode them again"

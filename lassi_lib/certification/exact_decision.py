@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from lassi_lib.certification import branch
-from lassi_lib.certification.branch import Verdict
+from lassi_lib.certification.branch import Decided
 from lassi_lib.certification.line import split_at_zeros
 from lassi_lib.certification.margins import Decision, Head, lowered, raised
 from lassi_lib.certification.problem import Problem
@@ -63,7 +63,7 @@ def certify_point(problem: Problem, u0: torch.Tensor, index: int) -> dict[str, A
     head = decision.head(prediction)
     here = head(h)
     if float(lowered(here).min()) <= 0:
-        found = Verdict("UNDECIDED", float(here.chunk(2, dim=1)[0].min()), None, 0)
+        found = Decided("UNDECIDED", float(here.chunk(2, dim=1)[0].min()), None, 0)
     elif n == 1:
         found = decide_line(decision, head, u0, epsilon)
     else:
@@ -83,16 +83,16 @@ def certify_point(problem: Problem, u0: torch.Tensor, index: int) -> dict[str, A
     }
 
 
-def decide_line(decision: Decision, head: Head, u0: torch.Tensor, epsilon: float) -> Verdict:
+def decide_line(decision: Decision, head: Head, u0: torch.Tensor, epsilon: float) -> Decided:
     """Decide one attribute: u0 [h_1] is the first hidden layer's input at z."""
     parts = [_with_kinks(t, p, head) for t, p in _last_inputs(decision, u0, epsilon)]
     t, values = (torch.cat(part) for part in zip(*parts, strict=True))
     margin, pieces = values.chunk(2, dim=1)[0].amin(1), len(t) - len(parts)  # parts share a node
     worst = raised(values).amin(1).min(dim=0)
     if float(worst.values) < 0:
-        return Verdict("REFUTED", float(margin[worst.indices]), t[worst.indices, None], pieces)
+        return Decided("REFUTED", float(margin[worst.indices]), t[worst.indices, None], pieces)
     status = "VERIFIED" if float(lowered(values).min()) > 0 else "UNDECIDED"
-    return Verdict(status, float(margin.min()), None, pieces)
+    return Decided(status, float(margin.min()), None, pieces)
 
 
 def _last_inputs(

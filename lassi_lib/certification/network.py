@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+FIRST = 32  # latents of one first-layer product
+
 
 class Restriction:
     """R on the affine spaces z + span(A), for all z.
@@ -56,7 +58,7 @@ class Restriction:
         del small._weight, small._bias
         return small
 
-    def first(self, z: torch.Tensor, rows: int = 32) -> torch.Tensor:
+    def first(self, z: torch.Tensor, rows: int = FIRST) -> torch.Tensor:
         """Return u0 of at most `rows` latents: [N, d] -> float64 [N, h_1].
 
         Short batches are filled up with zeros: a point's sums are then the same in every batch.
