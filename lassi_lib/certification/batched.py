@@ -26,9 +26,8 @@ from lassi_lib.numerics import full_precision, shrinking
 
 _THREADS = min(8, os.cpu_count() or 1)  # that draw noise and count votes beside the device
 _LEAST = 2**10  # bytes of the smallest budget that is tried when memory runs out
-SmoothedBatch = tuple[
-    torch.Tensor, ...
-]  # rho [B], center [B, k], inside [B], d_cs [B], origin [B, k], pieces [B]
+# rho [B], center [B, k], inside [B], d_cs [B], origin [B, k], pieces [B]
+SmoothedBatch = tuple[torch.Tensor, ...]
 
 
 def offers(mode: str, n: int) -> bool:
