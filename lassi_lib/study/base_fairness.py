@@ -84,7 +84,7 @@ def _decisions_stage(study: Study, e: Experiment, split: str) -> Stage:
 
 
 def _examine(study: Study, e: Experiment, split: str) -> pd.DataFrame:
-    from lassi_lib.learning.empirical import empirical_fairness
+    from lassi_lib.learning.empirical import constant_on_grid
 
     C, z = vectors.base_classifier(study, KINDS[e.method], e.task, e.seed), study.latents(split)
 
@@ -93,8 +93,8 @@ def _examine(study: Study, e: Experiment, split: str) -> pd.DataFrame:
 
     if e.sensitive:
         similarity = study.similarity(e.sensitive, e.vector_type, e.task)
-        found = empirical_fairness(predict, similarity, z, sets=("grid",), label=e.label)
-        prediction, status = found.prediction, np.where(found.constant["grid"], "PASSED", "REFUTED")
+        prediction, constant = constant_on_grid(predict, similarity, z, label=e.label)
+        status = np.where(constant, "PASSED", "REFUTED")
     else:
         prediction, status = np.concatenate([predict(part) for part in z.split(512)]), "UNDECIDED"
     return pd.DataFrame({"index": np.arange(len(z)), "prediction": prediction, "status": status})
