@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lassi_lib.similarity.boundaries import Boundary
 from lassi_lib.similarity.sets import SimilaritySet
 from lassi_lib.similarity.vectors import principal_axes
 
@@ -26,20 +25,14 @@ def latent_spread(z: torch.Tensor) -> float:
     return sum(float((part.double() - mean).square().sum()) for part in z.split(4096)) ** 0.5 / len(z) ** 0.5
 
 
-def describe_vectors(
-    vectors: Mapping[str, torch.Tensor], task: Boundary | None = None, spread: float | None = None
-) -> pd.DataFrame:
-    """Return one row per vector [d]: length, share of the latent spread, cosine to task, all cosines.
+def describe_vectors(vectors: Mapping[str, torch.Tensor], spread: float) -> pd.DataFrame:
+    """Return one row per vector [d]: ``vector, norm, norm / spread`` and ``cos NAME`` for every vector.
 
-    Columns ``vector, norm``, then where given ``norm / spread`` (see `latent_spread`) and ``cos task``
-    (with the normal of the task's boundary), then ``cos NAME`` for every vector.
+    `spread` is that of the latents (`latent_spread`).
     """
     stacked = torch.stack(list(vectors.values()))
     table = pd.DataFrame({"vector": list(vectors), "norm": stacked.double().norm(dim=1).numpy()})
-    if spread is not None:
-        table["norm / spread"] = table["norm"] / spread
-    if task is not None:
-        table["cos task"] = cosines(stacked, task.w[None])[:, 0]
+    table["norm / spread"] = table["norm"] / spread
     for name, column in zip(vectors, cosines(stacked).T, strict=True):
         table[f"cos {name}"] = column
     return table

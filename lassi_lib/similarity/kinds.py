@@ -96,11 +96,16 @@ def is_same_task(kind: str) -> bool:
     return _parts(kind)[0] == SAME_TASK
 
 
+def turned_freely(kind: str) -> str:
+    """Return the kind turned as far without regard to the task; other kinds are their own."""
+    return str(kind).removesuffix("_same_task")
+
+
 def _parts(kind: str) -> tuple[str, float | None]:
     first, _, angle = str(kind).partition("degraded_")
     if first or not angle:
         return str(kind), None
-    plain = f"_{angle}".removesuffix("_same_task").removeprefix("_")
+    plain = turned_freely(f"_{angle}").removeprefix("_")
     name, angle = "degraded" if plain == angle else SAME_TASK, plain
     right = angle.replace(".", "", 1).isdecimal() and float(angle) <= 180
     return name, float(angle) if right else None

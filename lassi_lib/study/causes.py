@@ -24,7 +24,7 @@ from scipy import special
 
 from lassi_lib.certification.modes import ABSTAINED, FAIR
 from lassi_lib.errors import StudyError
-from lassi_lib.similarity.kinds import angle_of, is_same_task
+from lassi_lib.similarity.kinds import angle_of, is_same_task, turned_freely
 from lassi_lib.study.experiment import Experiment, Question, experiments_of, parse_pair
 from lassi_lib.study.params import load_pipeline
 from lassi_lib.study.plan import asked
@@ -353,7 +353,7 @@ def causes_verdict(
             turned = f"{at} turned by {angle_of(kind):g} degrees"
             poor = {"explanation": "poor vector", "compared": f"{turned}, as much of the task"}
             asked.append((row | poor, part, weights, "vector_type"))
-            freely = kind.removesuffix("_same_task")
+            freely = turned_freely(kind)
             if (part["vector_type"] == freely).any():
                 drags = {
                     "explanation": "vector drags the task along",

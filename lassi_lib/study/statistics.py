@@ -301,9 +301,7 @@ def paired_difference(
     return PairedDifference.of(outcomes(one, value) - outcomes(two, value), confidence, seeds)
 
 
-def compare(
-    summary: pd.DataFrame, published_rows: pd.DataFrame, confidence: float = 0.95, same_points: bool = False
-) -> pd.DataFrame:
+def compare(summary: pd.DataFrame, published_rows: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     """Return published against ours: a row per experiment, metric and published number.
 
     Matched by task, sensitive, vector_type and method, not by data set: a reader of rendered faces wants
@@ -313,9 +311,9 @@ def compare(
 
         |ours - published|^2 <= t^2 s^2 (1/k + 1/m) + z^2 q (1 - q) (1/n + 1/n'),
 
-    t with k - 1 degrees of freedom? The second term, left out if `same_points`, is for other test points
-    (n ours, n' theirs); q is the published rate after two successes and two failures more (Agresti &
-    Coull 1998). <NA> where no s was published.
+    t with k - 1 degrees of freedom? The second term is for other test points (n ours, n' theirs; wide
+    where some are the same); q is the published rate after two successes and two failures more
+    (Agresti & Coull 1998). <NA> where no s was published.
 
     Raises
     ------
@@ -348,9 +346,8 @@ def compare(
     squared = (special.stdtrit(k.where(k > 1) - 1, tail) * out["published_sd"]) ** 2 * (
         1 / k + 1 / out["n_seeds"]
     )
-    if not same_points:
-        q = (out["published"] / 100 * k_points + 2) / (k_points + 4)
-        squared += (100 * special.ndtri(tail)) ** 2 * q * (1 - q) * (1 / k_points + 1 / out["n_points"])
+    q = (out["published"] / 100 * k_points + 2) / (k_points + 4)
+    squared += (100 * special.ndtri(tail)) ** 2 * q * (1 - q) * (1 / k_points + 1 / out["n_points"])
     out["prediction_margin"] = np.sqrt(squared)
     inside = (out["low"] <= out["published"]) & (out["published"] <= out["high"])
     out["within_interval"] = inside.astype("boolean").where(out["published"].notna())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lassi_lib.errors import StudyError
-from lassi_lib.similarity.kinds import DISCOVERED_NAMES, find_kind
+from lassi_lib.similarity.kinds import DISCOVERED_NAMES, find_kind, turned_freely
 from lassi_lib.study.cache import Stage
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _inputs(study: Study, attribute: str, kind: str, task: str) -> dict[str, Cal
         "boundary": lambda: boundaries(study)[attribute],
         "task_boundary": lambda: boundaries(study)[task],
         "others": others,
-        "generator": lambda: torch_stream(0, f"vector/{kind.removesuffix('_same_task')}/{attribute}"),
+        "generator": lambda: torch_stream(0, f"vector/{turned_freely(kind)}/{attribute}"),
         "z_base": lambda: counterfactual_latents(study, attribute, -1.0),
         "z_counterfactual": lambda: counterfactual_latents(study, attribute, 1.0),
     }

@@ -5,7 +5,6 @@ import pytest
 import torch
 from scipy import optimize
 
-from lassi_lib.similarity.boundaries import Boundary
 from lassi_lib.similarity.diagnostics import cosines, describe_vectors, distance_to_set, latent_spread
 from lassi_lib.similarity.sets import SimilaritySet
 
@@ -13,13 +12,11 @@ VECTORS = {"x": torch.tensor([2.0, 0.0]), "diagonal": torch.tensor([3.0, 3.0])}
 
 
 def test_lengths_and_cosines():
-    table = describe_vectors(VECTORS, Boundary(torch.tensor([0.0, -5.0]), 1.0), spread=4.0)
-    assert list(table.columns) == ["vector", "norm", "norm / spread", "cos task", "cos x", "cos diagonal"]
+    table = describe_vectors(VECTORS, spread=4.0)
+    assert list(table.columns) == ["vector", "norm", "norm / spread", "cos x", "cos diagonal"]
     assert np.allclose(table["norm"], [2, 18**0.5])
     assert np.allclose(table["norm / spread"], [0.5, 18**0.5 / 4])
-    assert np.allclose(table["cos task"], [0, -(0.5**0.5)])
     assert np.allclose(table["cos x"], [1, 0.5**0.5])
-    assert list(describe_vectors(VECTORS).columns) == ["vector", "norm", "cos x", "cos diagonal"]
     assert np.allclose(cosines(torch.eye(2), torch.tensor([[1.0, 1.0]])), [[0.5**0.5], [0.5**0.5]])
 
 
