@@ -125,7 +125,11 @@ def endpoint_rows(study: Study, experiments: Iterable[Experiment]) -> pd.DataFra
 
 
 def endpoint_predictions(study: Study, e: Experiment) -> pd.DataFrame:
-    """Return the smoothed predictions at z +- epsilon a_k, a column per end point, from the stage cache."""
+    """Return the smoothed predictions at z +- epsilon a_k, a column per end point, from the stage cache.
+
+    -1 where the smoothed model abstains, at the point itself or there, and where an earlier end point's
+    prediction is another already: the point's answer is known.
+    """
     return study.cache.rows(_endpoints_stage(study, e), lambda: _at_endpoints(study, e), "predictions")
 
 
@@ -138,16 +142,20 @@ def _at_endpoints(study: Study, e: Experiment) -> pd.DataFrame:
 
     rows = study.certificates(e)
     similarity, spec = study.set_and_spec(e, Question())
-    number, z = rows["index"].to_numpy(), study.latents("test")[rows["index"].tolist()]
-    predictions = {}
+    left = rows[~rows["status"].isin(ABSTAINED)]  # a point is asked until its prediction changes
+    predictions = pd.DataFrame(index=rows.index)
     for k, t in enumerate(similarity.endpoints(), 1):
-        there = certify(
-            study.representation(e), study.classifier(e), similarity, similarity.points(z, t[None]), rows["label"],
-            spec, seed=e.seed, indices=number + k * _FRESH, workers=study.workers, device=study.device,
-            label=f"end point {k} {e.label}",
-        )  # fmt: skip
-        predictions[f"end point {k}"] = there["prediction"]
-    return pd.DataFrame(predictions)
+        predictions[name := f"end point {k}"] = -1
+        if len(left):
+            number, z = left["index"].to_numpy(), study.latents("test")[left["index"].tolist()]
+            there = certify(
+                study.representation(e), study.classifier(e), similarity, similarity.points(z, t[None]), left["label"],
+                spec, seed=e.seed, indices=number + k * _FRESH, workers=study.workers, device=study.device,
+                label=f"end point {k} {e.label}",
+            )  # fmt: skip
+            predictions.loc[left.index, name] = there["prediction"].to_numpy()
+            left = left[predictions.loc[left.index, name] == left["prediction"]]
+    return predictions
 
 
 def fairness_table(rows: pd.DataFrame, table: str, by: Iterable[str], confidence: float) -> pd.DataFrame:
