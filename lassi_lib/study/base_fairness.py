@@ -7,6 +7,7 @@ never show it: every share of constant decisions is an upper bound.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -139,9 +140,11 @@ def _endpoints_stage(study: Study, e: Experiment) -> Stage:
 
 def _at_endpoints(study: Study, e: Experiment) -> pd.DataFrame:
     from lassi_lib.certification.certify import certify
+    from lassi_lib.certification.spec import required_n_radius
 
     rows = study.certificates(e)
     similarity, spec = study.set_and_spec(e, Question())
+    spec = replace(spec, n_radius=required_n_radius(spec))  # predictions know no radius: as few as it takes
     left = rows[~rows["status"].isin(ABSTAINED)]  # a point is asked until its prediction changes
     predictions = pd.DataFrame(index=rows.index)
     for k, t in enumerate(similarity.endpoints(), 1):
