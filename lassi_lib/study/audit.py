@@ -74,7 +74,7 @@ def checks_made(rows: pd.DataFrame) -> pd.DataFrame:
 def ranked(rows: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     """Return the findings, most weighty first: one row per check, source and verdict.
 
-    The order is by how sure (`SURE`: without chance, by chance at most, a question), then by the largest
+    The order is by how sure (`SURE`: without chance, possibly by chance, a question), then by the largest
     discrepancy in points. Columns rank, sure, finding (a sentence), about, check, source, table, verdict,
     numbers (judged by the check there), at_fault, not_above (of them, in no row above that is as sure and
     about the same), largest (points), p_holm (smallest).

@@ -272,7 +272,7 @@ def ground_truth_verdict(
     An attribute of a pair is supported when the lower bound of `kept_fair` is at least `min_kept` percent,
     not supported when the upper bound falls short, else inconclusive; where nothing was certified there is
     nothing to judge. Bounds are one-sided at `confidence`, divided over the rows that are judged
-    (Bonferroni), for these trained models.
+    (Bonferroni), for these trained models; the answers of several seeds about one face count as one answer.
     """
     shown = ["task", "sensitive", "attribute", "method", "n_seeds", "n_fair", "n_broken", "kept_fair"]
     table = table[table["method"].isin(list(methods))]
@@ -297,7 +297,8 @@ def ground_truth_verdict(
         f"{len(judged)} judged rows (an attribute of a pair, for one method) {tally(judged['outcome'], (*OUTCOMES, named[0]))}. An attribute is supported when the lower "
         f"{100 * confidence:g} % bound of the share of certified points that keep their prediction is at least "
         f"{min_kept:g} %, not supported when the upper bound falls short, else inconclusive (one-sided bounds "
-        f"for these trained models, Bonferroni over those with certified points)."
+        f"for these trained models, Bonferroni over those with certified points; the answers of several seeds about "
+        f"one face count as one)."
     )
     for mode, words in (("monte_carlo", "certified"), ("exact_decision", "exactly verified")):
         part = table[table["mode"] == mode]

@@ -6,7 +6,7 @@ nothing is computed for it, so ``python run_all.py --overview`` takes seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
@@ -229,6 +229,10 @@ def finding(folder: Path, number: str) -> Finding:
     held, numbers = _numbers(
         folder / "tables" / f"{number}_verdict.csv", "alike" if number == "07" else "certified"
     )
+    if number == "08":
+        held = _of_step(folder / "tables" / "08_steps.csv", entry.get("parameters", {}).get("step", ()))
+    short, long = _beside_print(folder / "tables" / f"{number}_comparison.csv")
+    held, numbers = (*held[:1], *short, *held[1:]), f"{numbers} {long}"
     single = len(entry.get("parameters", {}).get("seeds", ())) == 1 and number not in _OF_THESE_MODELS
     if single and not any("one seed" in h for h in held):
         held = (*held, "one seed")
@@ -253,6 +257,9 @@ def _numbers(path: Path, fair: str) -> tuple[tuple[str, ...], str]:
             decided = t[t["outcome"] != "inconclusive"]
             rendered = len(decided) and (decided["by regression"] == "inconclusive").all()
             return (("by experiments on rendered faces",) if rendered else ()), ""
+        if "kept_fair" in t:  # ground truth
+            kept = f"{span(t['kept_fair'].dropna())} % of certified answers kept"
+            return (kept, f"supported: {_counted(t, 'outcome')}"), ""
         as_trained = f"as trained: {_counted(t, 'outcome_these_models')}"
         if "certified_fairness" not in t:  # base classifiers: nothing is certified
             return (as_trained,), ""
@@ -272,6 +279,44 @@ def _numbers(path: Path, fair: str) -> tuple[tuple[str, ...], str]:
     if "constant_would_do" in t and t["constant_would_do"].any():
         text += f" In {_pairs(t['constant_would_do'].sum())} LASSI is not shown to be more accurate than a constant classifier."
     return (rates[0], *held), text
+
+
+def _of_step(path: Path, step: Sequence[float]) -> tuple[str, ...]:
+    """Say what the judged step of lambda_2 brings the models as trained, and which step is the steepest."""
+    try:
+        t = pd.read_csv(path)
+        here = t[(t["from"] == step[0]) & (t["to"] == step[1])]
+        steepest = t.loc[t.groupby(["task", "sensitive"])["gain per doubling"].idxmax()]
+        where = {f"{a:g} to {b:g}" for a, b in zip(steepest["from"], steepest["to"], strict=True)}
+    except (OSError, ValueError, KeyError, IndexError):
+        return ()
+    held = f"as trained: {_counted(here, 'jumps_these_models')}"
+    gain = f"{span(here['fairness_gain'])} points from {step[0]:g} to {step[1]:g}"
+    return held, gain, f"steepest from {', '.join(sorted(where))}"
+
+
+def _beside_print(path: Path) -> tuple[tuple[str, ...], str]:
+    """Return how LASSI's certified fairness differs from print on the published data set, short and in full.
+
+    Without such a table, or for faces of another kind, there is nothing to say.
+    """
+    try:
+        t = pd.read_csv(path)
+        t = t[t["published"].notna() & (t["published_dataset"].str.lower() == t["dataset"])]
+        by = t.loc[(t["method"] == "LASSI") & (t["metric"] == "certified_fairness"), "difference"]
+        judged = t["within_prediction"].dropna().astype(bool)
+    except (OSError, ValueError, KeyError, AttributeError):
+        return (), ""
+    if by.empty:
+        return (), ""
+    range_ = f"{by.min():+.1f} to {by.max():+.1f} points"
+    text = f"LASSI's certified fairness lies {range_} from what is printed ({len(by)} numbers)."
+    if len(judged):
+        text += (
+            f" Of all {len(judged)} means printed with a deviation over seeds, ours misses {(~judged).sum()} "
+            "by more than chance explains (prediction interval)."
+        )
+    return (f"from print: {range_}",), text
 
 
 def _counted(t: pd.DataFrame, column: str) -> str:

@@ -347,3 +347,41 @@ def test_explanations_that_rest_on_rendered_faces_say_so(results):
 
 def test_every_question_has_a_statement_that_is_judged():
     assert list(JUDGED) == list(SENTENCES)
+
+
+def test_how_far_from_print_is_said_for_faces_of_the_same_data_set(results):
+    t = pd.DataFrame({"method": ["LASSI", "LASSI", "LASSI", "Naive"], "metric": ["certified_fairness"] * 4})
+    t = t.assign(dataset="celeba", published_dataset="CelebA", published=[90.0, 98.0, None, 1.0])
+    t = t.assign(difference=[-20.04, 1.25, -99.0, 50.0], within_prediction=[False, True, True, None])
+    path = results / "good" / "tables" / "01_comparison.csv"
+    t.to_csv(path, index=False)
+    found = finding(results / "good", "01")
+    assert found.held[1] == "from print: -20.0 to +1.2 points"
+    assert "(2 numbers). Of all 2 means printed" in found.text and "misses 1 by more" in found.text
+    t.assign(dataset="synthfaces").to_csv(path, index=False)  # rendered faces are no repetition
+    found = finding(results / "good", "01")
+    assert not any("print" in h for h in found.held) and "print" not in found.text
+
+
+def test_sensitivity_and_ground_truth_say_what_was_measured(results):
+    notebooks = {
+        "08_sensitivity": {"parameters": {"seeds": [42], "step": [0.025, 0.05]}},
+        "06_ground_truth": {},
+    }
+    (results / "good" / "run.json").write_text(json.dumps(run_of(**notebooks)))
+    steps = pd.DataFrame(
+        {"task": "Smiling", "sensitive": "Young", "from": [0.01, 0.025], "to": [0.025, 0.05]}
+    )
+    steps = steps.assign(fairness_gain=[48.65, 16.07], jumps_these_models=["supported", "not supported"])
+    steps = steps.assign(**{"gain per doubling": [36.8, 16.07]})
+    steps.to_csv(results / "good" / "tables" / "08_steps.csv", index=False)
+    assert finding(results / "good", "08").held == (
+        "as trained: 0 of 1 pair, not supported: 1", "16.1 points from 0.025 to 0.05", "steepest from 0.01 to 0.025",
+        "one seed",
+    )  # fmt: skip
+    kept = pd.DataFrame(
+        {"kept_fair": [98.26, None, 80.1], "outcome": ["supported", "nothing certified", "not supported"]}
+    )
+    kept.to_csv(results / "good" / "tables" / "06_verdict.csv", index=False)
+    held = finding(results / "good", "06").held
+    assert held == ("80.1 to 98.3 % of certified answers kept", "supported: 1 of 3 pairs, not supported: 1")
