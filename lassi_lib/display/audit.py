@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.image import AxesImage
+from matplotlib.collections import QuadMesh
 
 from lassi_lib.display.style import StudyFigure, colours_of, grouped, margins, marker_of, words
 
@@ -134,9 +134,12 @@ def association_heatmap(table: pd.DataFrame) -> StudyFigure:
     return figure
 
 
-def heatmap(axes: Axes, grid: pd.DataFrame, text: Sequence[Sequence[str]], **colours: Any) -> AxesImage:
+def heatmap(axes: Axes, grid: pd.DataFrame, text: Sequence[Sequence[str]], **colours: Any) -> QuadMesh:
     """Draw a grid of values with a text in every cell that has one, black or white as its colour asks."""
-    image = axes.imshow(grid.to_numpy(float), aspect="auto", **colours)
+    edges = (np.arange(n + 1) - 0.5 for n in reversed(grid.shape))
+    shown = np.ma.masked_invalid(grid.to_numpy(float))
+    image = axes.pcolormesh(*edges, shown, edgecolors="white", linewidth=1, **colours)  # vectors, no picture
+    axes.invert_yaxis()
     for i, row in enumerate(grid.to_numpy(float)):
         for j, value in enumerate(row):
             known = bool(np.isfinite(value))

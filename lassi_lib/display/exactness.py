@@ -80,7 +80,7 @@ def slack_curves(rows: pd.DataFrame) -> StudyFigure:
         for method in methods:
             for mode, line in styles.items():
                 x = here.loc[(here["method"] == method) & (here["mode"] == mode), "slack"].sort_values()
-                x = x.iloc[:: max(1, len(x) // 300)]  # enough for the eye, and a small file
+                x = x.iloc[:: max(1, len(x) // 120)]  # enough for the eye, and a small file
                 if len(x):
                     y = 100 * np.arange(1, len(x) + 1) / len(x)
                     axes.step(x, y, line, where="post", color=colours[method], lw=1.4)

@@ -113,11 +113,13 @@ def _draw_margin(axes: Any, view: Any, colour: str) -> None:
     t = np.concatenate([[-view.epsilon], view.nodes[inside], [view.epsilon]])
     margin = np.concatenate([ends[:1], view.margin[inside], ends[1:]])
     axes.plot(view.nodes, view.margin, color=colour, lw=1, ls=":")
-    axes.plot(t, margin, color=colour, lw=1.8, marker="|", ms=5, mew=0.7)
+    axes.plot(t, margin, color=colour, lw=1.8)
     axes.axhline(0, color="black", lw=0.8)
     low = min(float(view.margin.min()), 0)
     spread = max(float(np.ptp([*view.margin, 0])), 1e-9)
     low, high = low - 0.12 * spread, max(float(view.margin.max()), 0) + 0.12 * spread
+    stroke = np.stack([margin - 0.022 * spread, margin + 0.022 * spread, np.full_like(margin, np.nan)], 1)
+    axes.plot(np.repeat(t, 3), stroke.ravel(), color=colour, lw=0.7)  # one path: thousands would swell a page
     axes.axhspan(low, 0, color="#eeeeee", lw=0)
     witness = view.answers.set_index("mode")["witness"].get("exact_decision", np.nan)
     if np.isfinite(witness):

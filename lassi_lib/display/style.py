@@ -22,7 +22,7 @@ _MARKERS = {"Naive": "o", "DataAug": "s", "LASSI": "^"}
 CLASSES = ("no", "yes")  # what the classes 0 and 1 are called
 _OTHERS = ("#CC79A7", "#56B4E9", "#D55E00", "#000000")
 DPI = 100
-_MAX_SVG = 200_000  # bytes; a larger drawing is shown as PNG
+_MAX_SVG = 450_000  # bytes; a larger drawing is shown as PNG
 _METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 
 

@@ -96,5 +96,5 @@ def test_heatmap_shows_phi_and_stars_intervals_without_zero(beside):
     axes = association_heatmap(beside).axes[0]
     assert [t.get_text() for t in axes.texts] == ["+0.01", "-0.20*", "+0.10*", ""]
     assert [t.get_text() for t in axes.get_xticklabels()] == ["Smiling", "Wearing Hat"]
-    low, high = axes.images[0].get_clim()
+    low, high = axes.collections[0].get_clim()
     assert (low, high) == (-0.2, 0.2)  # symmetric, so that white is none

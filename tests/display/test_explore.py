@@ -61,7 +61,11 @@ def test_certificate_figure_shows_faces_margin_circles_and_answers(tmp_path):
         assert np.array_equal(drawn.get_array().transpose(2, 0, 1), image)
         assert np.mean(drawn.get_extent()[:2]) == pytest.approx(t)
     assert faces.get_xlim() == margin.get_xlim()  # every face stands over its t
-    dotted, bold, _, witness = margin.lines
+    dotted, bold, _, strokes, witness = margin.lines
+    at = strokes.get_xdata().reshape(-1, 3)  # from below the curve to above it, then a gap
+    assert at[:, 0].tolist() == bold.get_xdata().tolist() and (np.diff(at[:, :2]) == 0).all()
+    low, high, gap = strokes.get_ydata().reshape(-1, 3).T
+    assert np.allclose((low + high) / 2, bold.get_ydata()) and (high > low).all() and np.isnan(gap).all()
     assert dotted.get_xydata().tolist() == np.column_stack([one.nodes, one.margin]).tolist()
     assert bold.get_xdata()[[0, -1]].tolist() == [-1, 1] and set(bold.get_xdata()[1:-1]) == {-0.8, -0.3, 0.4}
     assert witness.get_xydata().tolist() == [[-0.8, -0.3]]

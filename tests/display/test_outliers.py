@@ -71,14 +71,14 @@ def test_the_matrix_shows_every_pair_of_a_method_and_frames_the_chosen_one():
     means = means.assign(certified_fairness=[90.0, 0.0, 12.0], phi=[0.1, -0.2, 0.3], cos_task=0.05)
     means = pd.concat([means.assign(method=m) for m in ("Naive", "LASSI")])
     figure = outlier_matrix(means, "LASSI", ("Attractive", "Bald"))
-    panels = [axes for axes in figure.axes if axes.images]
+    panels = [axes for axes in figure.axes if axes.collections]
     assert [[t.get_text() for t in axes.texts] for axes in panels] == [
         ["0.5", "250", "inf", ""],
         ["90", "12", "0", ""],
         ["+0.10", "+0.30", "-0.20", ""],
         ["+0.05", "+0.05", "+0.05", ""],
     ]
-    ratio = panels[0].images[0]
+    ratio = panels[0].collections[0]
     assert sum(ratio.get_clim()) == 0  # a ratio of 1 has no colour
     assert ratio.get_array()[0, 0] < 0 < ratio.get_array()[0, 1] < ratio.get_array()[1, 0]
     assert all(axes.patches[0].get_xy() == (0.5, -0.5) for axes in panels)
