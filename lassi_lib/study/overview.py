@@ -474,9 +474,19 @@ def _evidence(folder: Path) -> str:
     said = (
         f"{run.get('first_line', '')} {facts.get('image_size', '?')} pixels; images: {images}; "
         f"{len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}; flow of {facts.get('bits_per_dim', float('nan')):.2f} bits/dim; "
-        f"{facts.get('device', '')}."
+        f"{_machines(run)}."
     )
     return f"<dt>{link(f'{folder.name}/index.html', folder.name)}</dt><dd>{escape(said)}</dd>"
+
+
+def _machines(run: dict) -> str:
+    """Say where the notebooks ran; with their numbers, where they ran on several machines."""
+    where: dict[str, list[str]] = {}
+    for name, entry in run["notebooks"].items():
+        where.setdefault(entry.get("device") or run.get("facts", {}).get("device", ""), []).append(name[:2])
+    if len(where) < 2:
+        return "".join(where)
+    return "; ".join(f"{', '.join(numbers)} on {device}" for device, numbers in where.items())
 
 
 def _details(results: Path, found: dict[str, list[Finding]], asked: dict[str, str]) -> Iterable[str]:

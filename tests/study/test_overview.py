@@ -363,6 +363,16 @@ def test_how_far_from_print_is_said_for_faces_of_the_same_data_set(results):
     assert not any("print" in h for h in found.held) and "print" not in found.text
 
 
+def test_where_notebooks_ran_is_said_of_each_where_machines_differ(results):
+    def said(**devices):
+        run = run_of(**{CLAIM: {"device": devices["first"]}, AUDIT: {"device": devices["second"]}})
+        (results / "good" / "run.json").write_text(json.dumps(run))
+        return BeautifulSoup(write_overview(results).read_text(), "html.parser").get_text()
+
+    assert "01 on a laptop; 10 on a server." in said(first="a laptop", second="a server")
+    assert "bits/dim; a laptop." in said(first="a laptop", second="a laptop")
+
+
 def test_sensitivity_and_ground_truth_say_what_was_measured(results):
     notebooks = {
         "08_sensitivity": {"parameters": {"seeds": [42], "step": [0.025, 0.05]}},
