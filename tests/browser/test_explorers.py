@@ -171,7 +171,6 @@ def test_a_cell_of_the_matrix_opens_its_pair(run_cells):
     expect(said).to_contain_text("cosine of the vector")
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(400, func_only=True)
 @pytest.mark.parametrize(
     ("name", "shown"),
@@ -194,4 +193,10 @@ def test_a_whole_notebook_runs_by_hand_with_its_explorers(run_cells, name, shown
         page.wait_for_function(
             "(name) => document.querySelector(`.lassi-${name} img`)?.naturalWidth > 100", arg=widget
         )
+    if "glow" in shown:
+        image = page.locator(".lassi-glow img")
+        before = state(image)
+        drag(page, "Pale Skin", "ArrowRight", 5)
+        shows(image, r"Pale Skin \+0\.5")
+        changed(image, before)
     assert page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]').count() == 0
