@@ -65,7 +65,24 @@ def rows(
     device: torch.device,
     label: str = "",
 ) -> list[dict[str, Any]]:
-    """Certify every point with an `encoder`, latents [m, d] -> representations [m, k]; else as `certify.certify`.
+    """Certify every point with an `encoder`; else as `certify.certify`.
+
+    Parameters
+    ----------
+    problem : Problem
+        What all points have in common; it has no encoder.
+    encoder : callable
+        R: latents [m, d] on `device` -> representations [m, k].
+    z : torch.Tensor
+        [N, d] latents.
+    indices : sequence of int
+        [N], the points' numbers, which name their streams.
+    mode : str
+        One of `MODES`.
+    device : torch.device
+        Where the encoder wants its latents.
+    label : str
+        Caption of the progress bar.
 
     Raises
     ------
@@ -93,7 +110,22 @@ def certify_point(
     mode: str,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Certify one latent z [d], as the module of the mode does with known layers.
+    """Certify one latent, as the module of the mode does with known layers.
+
+    Parameters
+    ----------
+    encoder : callable
+        R: latents [m, d] on `device` -> representations [m, k].
+    problem : Problem
+        What all points have in common; it has no encoder.
+    z : torch.Tensor
+        [d], the latent.
+    index : int
+        The point's number, which names its streams.
+    mode : str
+        One of `MODES`.
+    device : torch.device
+        Where the encoder wants its latents.
 
     Raises
     ------

@@ -128,8 +128,26 @@ def smooth(
     """Do the part of the mode ``monte_carlo`` that knows no classifier: center smoothing of R at every point.
 
     With `certify_smoothed` it gives what `certify` gives, bit for bit. Where an encoder serves many tasks
-    (claim 3) it is most of the work, and needed once. Parameters are those of `certify`; nothing of the spec
-    that is about votes matters.
+    (claim 3) it is most of the work, and needed once.
+
+    Parameters
+    ----------
+    representation : Representation
+        R; it must have ``folded_layers()``.
+    similarity : SimilaritySet
+        The attribute vectors [n, d].
+    z : torch.Tensor
+        [N, d] latents.
+    spec : CertificationSpec
+        Noise, sample sizes and failure probabilities; nothing of it that is about votes matters.
+    seed, indices : int, sequence of int
+        The seed and the points' numbers [N] in their data set: together they name the random streams.
+    workers : int
+        Processes over points; each uses one core.
+    device : str or torch.device
+        On a CUDA device many points are smoothed at a time.
+    label : str
+        Caption of the progress bar.
 
     Returns
     -------
@@ -153,7 +171,21 @@ def certify_smoothed(
     *,
     seed: int,
 ) -> pd.DataFrame:
-    """Certify the points that `smooth` smoothed, for one classifier; returns what `certify` returns."""
+    """Certify the points that `smooth` smoothed, for one classifier; returns what `certify` returns.
+
+    Parameters
+    ----------
+    smoothed : dict of numpy.ndarray
+        What `smooth` returned, for N points.
+    classifier : torch.nn.Linear
+        C.
+    labels : sequence of int
+        [N] true classes.
+    spec : CertificationSpec
+        As for `smooth`; what it says of votes matters here.
+    seed : int
+        As for `smooth`: names the streams of the votes, with the points' numbers.
+    """
     weight, bias = weights_of(classifier)
     rows = []
     for values in zip(*smoothed.values(), strict=True):

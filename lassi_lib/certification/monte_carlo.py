@@ -70,9 +70,21 @@ def coefficients(problem: Problem, index: int) -> np.ndarray:
 def row(
     problem: Problem, index: int, cs: CenterSmoothing, origin: torch.Tensor, pieces: float
 ) -> dict[str, Any]:
-    """Return the row of a point whose representations were smoothed, given R(z) = `origin` [k].
+    """Return the row of a point whose representations were smoothed.
 
-    A problem without a classifier asks for the smoothed point alone (`judge` says what of it).
+    Parameters
+    ----------
+    problem : Problem
+        What all points have in common. One without a classifier asks for the smoothed point alone
+        (`judge` says what of it).
+    index : int
+        The point's number, which names the streams of its votes.
+    cs : CenterSmoothing
+        What center smoothing said, of representations relative to `origin`.
+    origin : torch.Tensor
+        float64 [k], R(z).
+    pieces : float
+        The row's ``n_pieces`` (see `certify_point`); NaN where the layers are not known.
     """
     smoothed = {
         "center": (origin + cs.center).numpy(),

@@ -54,6 +54,19 @@ def vote(
     representation is ever drawn; the law is the same. Two classes: each vote is for class 1 with
     probability Phi(margin / (sigma ||w_1 - w_0||)), hence one binomial draw. More: with the QR
     factors W^T = Q R the noise W xi equals R^T (Q^T xi), and Q^T xi is standard normal.
+
+    Parameters
+    ----------
+    logits : numpy.ndarray
+        [K] logits at the representation r.
+    weight : numpy.ndarray
+        [K, k] the classifier's weights W.
+    sigma : float
+        Standard deviation of the noise, in units of the representation.
+    count : int
+        Number of votes.
+    rng : numpy.random.Generator
+        What the noise is drawn from.
     """
     if len(logits) == 2:
         margin, gap = logits[1] - logits[0], np.linalg.norm(weight[1] - weight[0])
@@ -76,6 +89,17 @@ def smooth_classifier(
 
     `n_class` votes guess the class (ties: the smallest), `n_votes` fresh ones bound its probability
     from below by p_A; d_rs = sigma_rs Phi^-1(p_A), the rivals being bounded by 1 - p_A.
+
+    Parameters
+    ----------
+    logits : numpy.ndarray
+        [K] logits at the representation.
+    weight : numpy.ndarray
+        [K, k] the classifier's weights.
+    spec : CertificationSpec
+        Its `sigma_rs`, `n_class`, `n_votes` and `alpha_rs` matter.
+    guess, count : numpy.random.Generator
+        What the noise of the votes that guess and of those that count is drawn from.
     """
     prediction = int(vote(logits, weight, spec.sigma_rs, spec.n_class, guess).argmax())
     k = int(vote(logits, weight, spec.sigma_rs, spec.n_votes, count)[prediction])

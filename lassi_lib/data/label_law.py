@@ -229,9 +229,23 @@ def fit_loadings(
     noise: float | np.ndarray,
     seed: int = 0,
 ) -> np.ndarray:
-    """Fit L [A, rank] to the conditional rates P(a | b) of all ordered pairs, weighted by `weights` [A, A].
+    """Fit L [A, rank] to the conditional rates P(a | b) of all ordered pairs, weighted by `weights`.
 
-    `noise` bounds ``1 - |L_a|^2`` from below: that much of a label is the annotator's own.
+    Parameters
+    ----------
+    rates : numpy.ndarray
+        [A] P(a).
+    joint : numpy.ndarray
+        [A, A] P(a and b).
+    weights : numpy.ndarray
+        [A, A], symmetric; see `pair_weights`.
+    rank : int
+        Columns of L.
+    noise : float or numpy.ndarray
+        Bounds ``1 - |L_a|^2`` from below, for all attributes or for each [A]: that much of a label is the
+        annotator's own.
+    seed : int
+        Perturbs the start, the leading eigenvectors of the tetrachoric correlations.
     """
     a = len(rates)
     tau = torch.special.ndtri(torch.from_numpy(1 - rates))

@@ -191,7 +191,14 @@ def read_shapes(
 ) -> torch.Tensor:
     """Return any of the 480,000 images by official index: uint8 [n, 3, S, S].
 
-    Parameters are those of `load_shapes3d`; `label` shows a progress bar.
+    Parameters
+    ----------
+    indices : sequence of int
+        [n] official indices, 0 to 479,999, in any order.
+    source, data_root, image_size : str, path, int
+        As in `load_shapes3d`.
+    label : str
+        Caption of a progress bar; without it there is none.
 
     Raises
     ------

@@ -173,7 +173,17 @@ def ball(o: Vector, d: Vector, radius: float, z: float) -> tuple[Tensor, Vector]
 
 
 def tube(o: Vector, d: Vector, radius: float, low: float, high: float) -> tuple[Tensor, Vector]:
-    """Upright tube without lids between two heights."""
+    """Upright tube without lids between two heights.
+
+    Parameters
+    ----------
+    o, d : tuple of torch.Tensor
+        Origins and directions of the rays: x, y, z, each [P]. An origin that all share may be three numbers.
+    radius : float
+        Of the tube, whose axis is x = y = 0.
+    low, high : float
+        Heights of its ends.
+    """
     a = d[0] ** 2 + d[1] ** 2
     b = o[0] * d[0] + o[1] * d[1]
     square = b**2 - a * (o[0] ** 2 + o[1] ** 2 - radius**2)

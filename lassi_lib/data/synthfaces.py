@@ -118,10 +118,21 @@ def draw_faces(
 def render_faces(
     factors: np.ndarray, nuisances: np.ndarray, image_size: int, *, device: str = "cpu", label: str = ""
 ) -> torch.Tensor:
-    """Draw faces: uint8 [n, 3, S, S] on the CPU, from factors [n, F] and nuisances [n, M].
+    """Draw faces: uint8 [n, 3, S, S] on the CPU, from factors and nuisances.
 
     Chunks always hold `CHUNK` faces (the last one is padded), so that a face's bytes depend neither on
-    the number nor on the order of the faces drawn with it. `label` shows a progress bar.
+    the number nor on the order of the faces drawn with it.
+
+    Parameters
+    ----------
+    factors, nuisances : numpy.ndarray
+        [n, F] and [n, M], as `draw_faces` returns them.
+    image_size : int
+        Edge S of the square pictures in pixels.
+    device : str
+        Where to draw. Another device may round a few bytes differently.
+    label : str
+        Caption of a progress bar; without it there is none.
     """
     n = len(factors)
     images = torch.empty(n, 3, image_size, image_size, dtype=torch.uint8)

@@ -120,7 +120,17 @@ def radius_scatter(rows: pd.DataFrame, columns: int = 3) -> StudyFigure:
 def history_curve(
     history: pd.DataFrame | Sequence[Mapping], x: str, y: str, *, xlabel: str = "", ylabel: str = ""
 ) -> StudyFigure:
-    """Show one column of a training history over another; rows without a value are passed over."""
+    """Show one column of a training history over another; rows without a value are passed over.
+
+    Parameters
+    ----------
+    history : pandas.DataFrame or sequence of mapping
+        A row per step or epoch.
+    x, y : str
+        Columns of the history.
+    xlabel, ylabel : str
+        What stands at the axes; default: the columns' names in words.
+    """
     table = pd.DataFrame(history)[[x, y]].dropna()
     figure = StudyFigure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()

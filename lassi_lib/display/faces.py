@@ -37,7 +37,19 @@ def traversal_figure(strips: Mapping[str, np.ndarray], t: Sequence[float]) -> St
 
 
 def face_at(x: float, y: float, count: int, columns: int, shape: tuple[int, ...]) -> int | None:
-    """Return which of `count` faces of a `montage` lies at (x, y) of its picture [height, width, ...]."""
+    """Return which of the faces of a `montage` (from 0) lies at (x, y) of its picture, None where none does.
+
+    Parameters
+    ----------
+    x, y : float
+        A point of the picture, in its pixels from the top left.
+    count : int
+        How many faces the montage has.
+    columns : int
+        As in `montage`.
+    shape : tuple of int
+        The picture's, [height, width, ...].
+    """
     rows, columns = -(-count // columns), min(columns, count)
     pitch = ((shape[0] + _GAP) / rows, (shape[1] + _GAP) / columns)  # every row has captions, or none
     number = int(y // pitch[0]) * columns + int(x // pitch[1])

@@ -391,10 +391,23 @@ def nats_to_bits_per_dim(log_prob: torch.Tensor, n_values: int, bits: int = 5) -
 def bits_per_dim(
     glow: Glow, images: torch.Tensor, generator: torch.Generator, bits: int = 5, batch_size: int = 128
 ) -> float:
-    """Return the mean negative log-likelihood of uint8 images [N, 3, S, S], in bits per value.
+    """Return the mean negative log-likelihood of images, in bits per value.
 
     An upper bound on the cost of coding the quantised images, estimated with one draw of
-    dequantisation noise per image from the CPU `generator`.
+    dequantisation noise per image.
+
+    Parameters
+    ----------
+    glow : Glow
+        The model.
+    images : torch.Tensor
+        uint8 [N, 3, S, S], S as in the model.
+    generator : torch.Generator
+        On the CPU; what the noise is drawn from.
+    bits : int
+        Images are quantised to 2^bits values.
+    batch_size : int
+        Images at a time; fewer where the memory runs out.
     """
     total = 0.0
     with full_precision():

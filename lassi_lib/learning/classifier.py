@@ -78,7 +78,17 @@ def fit_classifier(
     *,
     seed: int,
 ) -> nn.Linear:
-    """Do the same on the CPU from representations `r` [N, output]: several sigma_rs share an `embed`."""
+    """Do the same on the CPU from representations `r`: several sigma_rs share an `embed`.
+
+    Parameters
+    ----------
+    r : torch.Tensor
+        float32 [N, output] representations on the CPU.
+    y : numpy.ndarray or torch.Tensor
+        [N] classes below `n_classes`.
+    n_classes, sigma_rs, training, seed : int, float, ClassifierTraining, int
+        As in `train_classifier`.
+    """
     y = torch.tensor(np.asarray(y), dtype=torch.int64)
     if len(r) != len(y):
         raise ValueError(f"{len(r)} representations but {len(y)} labels")

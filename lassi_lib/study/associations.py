@@ -105,7 +105,15 @@ def _with_rates(rows: list[tuple], confidence: float) -> pd.DataFrame:
 
 
 def phi_coefficient(both, attribute_only, task_only, neither, confidence: float = 0.95):
-    """Return (phi, low, high) of 2x2 counts (numbers or arrays); NaN where a variable is constant."""
+    """Return (phi, low, high) of 2x2 counts; NaN where a variable is constant.
+
+    Parameters
+    ----------
+    both, attribute_only, task_only, neither : float or array_like
+        Counts of images with both labels, one of them alone, neither; arrays give arrays.
+    confidence : float
+        Of the two-sided interval.
+    """
     counts = [np.asarray(c, dtype=float) for c in (both, attribute_only, task_only, neither)]
     phi, _ = _phi_and_deviation(*counts)
     center, deviation = _phi_and_deviation(*(c + 0.5 for c in counts))

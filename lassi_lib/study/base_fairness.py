@@ -36,6 +36,19 @@ def base_rows(
     A pair 'Smiling/Young' is examined on the grid of Table 7: status PASSED if the decision is the same at
     all of its points, REFUTED otherwise. Of a task alone, 'Smiling', the decisions are noted (UNDECIDED).
     ResNet18 reads the images that the flow makes of the latents, zG_classifier the latents.
+
+    Parameters
+    ----------
+    study : Study
+        The study; vectors are of its pipeline's kind.
+    pairs : iterable of str
+        Pairs, or tasks alone.
+    methods : iterable of str
+        Names in `KINDS`: 'ResNet18', 'zG_classifier'.
+    seeds : iterable of int
+        Seeds of the classifiers' trainings.
+    splits : iterable of str
+        Splits of the data: 'valid', 'test'.
     """
     parts = []
     for e, split in product(_base_experiments(study, pairs, methods, seeds), splits):

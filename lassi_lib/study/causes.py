@@ -50,11 +50,24 @@ def dialled(
     seeds: Sequence[int],
     confidence: float = 0.95,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Ask a pair on faces whose two labels have the given phi coefficients; 'CelebA' is the law as it is.
+    """Ask a pair on faces whose two labels have the given phi coefficients.
 
     Rows: one per test point, seed, method, phi and mode (``monte_carlo``, ``exact_decision``). Summary: one
     per phi and method, rates in percent, ``ratio_percent`` = 100 d_cs / d_rs (geometric mean; below 100 is
     certified) with intervals, median radii, length and cosines of the vector.
+
+    Parameters
+    ----------
+    study : Study
+        Of rendered faces, with a shipped flow.
+    pair : str
+        'Task/Attribute', of one attribute.
+    phis : sequence of float or str
+        The phi coefficients; 'CelebA' is the law as it is.
+    methods, seeds : sequence of str, sequence of int
+        Methods of the pipeline, and seeds of their trainings.
+    confidence : float
+        Of the two-sided intervals.
 
     Raises
     ------
@@ -77,6 +90,19 @@ def swapped(
 
     ``random``, the ``degraded_<degrees>`` and the ``..._matched`` kinds are as long as the mean difference, so
     that they differ from it in direction alone; ``true_factor`` and ``partialled`` have their own length.
+
+    Parameters
+    ----------
+    study, pair : Study, str
+        As in `dialled`.
+    kinds : sequence of str
+        Kinds of vectors beside the mean difference, as `similarity.kinds.find_kind` knows them.
+    methods, seeds : sequence of str, sequence of int
+        As in `dialled`.
+    phi : float or str
+        One phi coefficient of the two labels; 'CelebA' is the law as it is.
+    confidence : float
+        Of the two-sided intervals.
     """
     return _asked(study, pair, [phi], _kinds(kinds), methods, seeds, "vector_type", confidence)
 
@@ -334,10 +360,21 @@ def causes_verdict(
     grows when the mean difference is turned away and keeps that cosine (without keeping it, a turned vector would
     be both poorer and less of the task). Each is supported
     when the lower one-sided bound of the growth's factor is at least `min_factor`, not supported when the
-    upper one is below it, else inconclusive; `confidence` is divided over the table's rows (Bonferroni).
+    upper one is below it, else inconclusive.
 
     The outcome is that of *label correlation*, over its pairs. The table has a row per explanation and
     experiment; `outcome_these_models` leaves the chance of training out.
+
+    Parameters
+    ----------
+    dial_rows, swap_rows : pandas.DataFrame
+        Rows of `dialled` and of `swapped`, of one pair or several.
+    min_factor : float
+        Factor by which d_cs / d_rs has to grow.
+    confidence : float
+        Of the one-sided bounds; what it leaves is divided over the table's rows (Bonferroni).
+    method : str
+        Whose rows are judged.
     """
     asked = []
     for row, *question in _questions(dial_rows[dial_rows["method"] == method], "phi"):

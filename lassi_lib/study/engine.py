@@ -58,14 +58,27 @@ def work_through(
     failed: Failed | None = None,
     seconds: Mapping[str, float | None] = _UNKNOWN,
 ) -> int:
-    """Compute all steps that are not kept yet; return how many there were. Parents come before children.
+    """Compute all steps that are not kept yet; return how many there were.
 
-    More than one of the `workers` starts a local Dask cluster of as many processes (one per GPU on CUDA); a
-    `scheduler`, tcp://host:port or its file (.json), is a running cluster to use instead. `told` hears of
-    every step that has been computed, `failed` of every one that could not be, itself or for want of a parent,
-    with the error; the others go on. Without it, and where nothing else could go on (no room on the disk, no
-    flow, no latents), the error is raised. A cluster orders by the `seconds` that steps are expected to take,
-    by their keys (`urgency`).
+    Parameters
+    ----------
+    study : Study
+        Says which data, device and cache; a step brings its own pipeline.
+    steps : iterable of Step
+        Parents before children.
+    workers : int
+        More than one starts a local Dask cluster of as many processes (one per GPU on CUDA).
+    scheduler : str
+        A running cluster to use instead: tcp://host:port or its file (.json).
+    told : callable
+        Hears of every step that has been computed.
+    failed : callable, optional
+        Hears of every step that could not be computed, itself or for want of a parent, with the error; the
+        others go on. Without it, and where nothing else could go on (no room on the disk, no flow, no
+        latents), the error is raised.
+    seconds : mapping
+        Seconds (None: not known) that steps are expected to take, by their stages' keys: a cluster orders by
+        them (`urgency`).
 
     Raises
     ------
@@ -120,7 +133,19 @@ def submit(
     failed: Failed | None = None,
     seconds: Mapping[str, float | None] = _UNKNOWN,
 ) -> None:
-    """Run steps on a cluster, each after its parents; the rest is as in `work_through`."""
+    """Run steps on a cluster, each after its parents; the rest is as in `work_through`.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Of the cluster.
+    steps : list of Step
+        Those to compute, parents before children.
+    where : Where
+        What the workers need beside a step.
+    told, failed, seconds : callable, callable, mapping
+        As in `work_through`.
+    """
     from distributed import as_completed
 
     urgent, futures = urgency(steps, seconds), {}

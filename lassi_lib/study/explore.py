@@ -104,10 +104,18 @@ class Line:
         title: str = "",
         note: str = "",
     ) -> Frame:
-        """Return the face at z + sum_k t_k a_k, along vectors of a kind (default: the profile's).
+        """Return the face at z + sum_k t_k a_k, along vectors of a kind.
 
-        The last attribute of `t` is the one that moves, and `along` are the coefficients that it may take next:
-        its neighbours are decoded with it.
+        Parameters
+        ----------
+        t : mapping
+            Attribute -> its coefficient t_k, as in `displacement`; the last attribute is the one that moves.
+        kind : str
+            Kind of the vectors; default: the profile's.
+        along : sequence of float
+            Coefficients that the attribute that moves may take next: the neighbours are decoded with it.
+        title, note : str
+            The frame's texts.
         """
         moved = self.displacement(t, kind)
         key = self._key(t, kind)

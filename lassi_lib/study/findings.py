@@ -103,7 +103,23 @@ def finding_rows(
 ) -> pd.DataFrame:
     """Return a check's table for `prepared_facts`, one row each; p-values are adjusted within it.
 
-    `size` counts only where the verdict finds fault; elsewhere it is set to 0.
+    Parameters
+    ----------
+    check : str
+        Name of the check.
+    facts : pandas.DataFrame
+        n rows of `prepared_facts`.
+    expected : iterable of str
+        [n], in words.
+    verdict : iterable of str
+        [n], each one of `VERDICTS`.
+    size : iterable of float
+        [n], by how many points a number is off. It counts only where the verdict finds fault; elsewhere it is
+        set to 0.
+    p_value : iterable of float, optional
+        [n], NaN where chance has no say. Default: NaN everywhere.
+    about : {'number', 'meaning', 'comparison'}
+        What the check is about, see the module's text.
     """
     out = facts[["source", "table", "row", "metric", "printed", "fact", "doubt"]].reset_index(drop=True)
     out["check"], out["about"] = check, about

@@ -108,11 +108,23 @@ def execute(
 ) -> NotebookOutcome:
     """Run one notebook in its own process and kernel (this interpreter), then judge it.
 
-    `output` is results/<profile>/NN.ipynb; artefacts are looked up beside it. `parameters` are plain values for
-    names of the parameters cell. After `timeout` seconds the kernel and all its children are killed. The
-    log gets what the notebook prints and its kernel says; it may name this machine's folders, so it is
-    kept out of the results. A notebook that has not read all the `stages` (``name/key``) that its numbers
-    must come from has failed.
+    Parameters
+    ----------
+    source : path
+        The notebook.
+    output : path
+        results/<profile>/NN.ipynb; artefacts are looked up beside it.
+    parameters : dict
+        Plain values for names of the parameters cell.
+    timeout : float
+        Seconds after which the kernel and all its children are killed.
+    log_path : path
+        Gets what the notebook prints and its kernel says. It may name this machine's folders, so it is kept
+        out of the results.
+    cwd : path
+        The folder that the notebook runs in.
+    stages : collection of str
+        Stages (``name/key``) that its numbers must come from: if it has not read all of them, it has failed.
 
     Raises
     ------

@@ -261,7 +261,20 @@ def explanations_verdict(
     Supported: the rank correlation of one of its predictors with the ratio has the expected sign and an
     interval without 0, and the model loses at least `min_r2` of its leave-one-pair-out R2 without the
     explanation's predictors. Not supported: the intervals of all its predictors stay below
-    `min_correlation` in the expected direction. Else inconclusive. Bonferroni over all predictors.
+    `min_correlation` in the expected direction. Else inconclusive.
+
+    Parameters
+    ----------
+    fits : pandas.DataFrame
+        From `regress`; its rows of the outcome 'log_ratio' are read.
+    method : str
+        Whose rows are judged.
+    min_correlation : float
+        Smallest rank correlation that would matter.
+    min_r2 : float
+        Smallest loss of R2 that matters.
+    confidence : float
+        Of the two-sided intervals; what it leaves is divided over all predictors (Bonferroni).
     """
     part = fits[(fits["method"] == method) & (fits["outcome"] == "log_ratio")]
     if part.empty:

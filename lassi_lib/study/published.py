@@ -38,10 +38,15 @@ def published(
     metric: Names = None,
     source: Names = None,
 ) -> pd.DataFrame:
-    """Return the published numbers that match every filter; a filter is a name or several.
+    """Return the published numbers that match every filter.
 
     Columns source, table, dataset, image_size, task, sensitive, vector_type, method, metric, sigma_cs,
     sigma_rs, lambda2, value, std, n_seeds, split, n_eval, note.
+
+    Parameters
+    ----------
+    table, dataset, task, sensitive, method, metric, source : str or iterable of str, optional
+        Filters: what the column of that name may hold, a name or several. Default: anything.
 
     Raises
     ------
@@ -92,9 +97,20 @@ def merk_beside_eccv(
 ) -> pd.DataFrame:
     """Return a table of Merk et al. beside its quotations and the ECCV paper's supplement.
 
-    Columns as in `table_1`. `supplements` are tables of the supplement that answer the same question ('Supp.
-    Table 17'); with `every` their pairs that Merk et al. left out come too. At 128 pixels the supplement
-    alone has numbers (Supp. Table 14).
+    Columns as in `table_1`.
+
+    Parameters
+    ----------
+    table : str
+        A table of Merk et al.: 'Table 1'.
+    supplements : iterable of str
+        Tables of the supplement that answer the same question ('Supp. Table 17').
+    dataset : str
+        Data set of both papers' numbers.
+    every : bool
+        Whether the supplements' pairs that Merk et al. left out come too.
+    image_size : int
+        Edge of the images in pixels. At 128 the supplement alone has numbers (Supp. Table 14, with `every`).
     """
     merk = published(source="merk2023", table=table, dataset=dataset)
     original = published(source="eccv2022", dataset=dataset)

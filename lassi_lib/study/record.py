@@ -88,8 +88,20 @@ def run_record(
 ) -> dict[str, Any]:
     """Return the content of run.json; notebooks that did not run now keep the entry of the results `before`.
 
-    `facts` and `seconds` are the study's, `params` those of each notebook, `made` is `made_by`, and `runs` says
-    what became of the notebooks that ran.
+    Parameters
+    ----------
+    profile : str
+        Name of the profile.
+    facts, seconds : dict
+        The study's (`Study.facts`, `Study.seconds`).
+    params : dict of dict
+        Parameters of each notebook, by its name.
+    made : dict
+        From `made_by`.
+    runs : dict of NotebookOutcome
+        What became of the notebooks that ran, by name.
+    before : Path
+        The results folder that this run will replace.
     """
     pipeline, old = load_pipeline(profile), read_json(before / "run.json")
     settings = json.loads(json.dumps(asdict(pipeline)))

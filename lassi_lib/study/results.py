@@ -38,7 +38,21 @@ def save_rows(rows: pd.DataFrame, folder: Path, name: str) -> Path:
 def save_verdict(
     folder: Path, name: str, outcome: str, text: str, picture: str = "", alt: str = ""
 ) -> dict[str, Any]:
-    """Write verdicts/<name>.json, which the index shows: outcome, one sentence, a picture's path."""
+    """Write verdicts/<name>.json, which the index shows: outcome, one sentence, a picture's path.
+
+    Parameters
+    ----------
+    folder : Path
+        The results folder.
+    name : str
+        The notebook's name.
+    outcome : str
+        The verdict in a word or two: 'supported'.
+    text : str
+        The verdict in a sentence.
+    picture, alt : str
+        A figure's path below `folder`, and what is to be read where it cannot be seen.
+    """
     verdict = {"outcome": outcome, "text": text, "picture": picture, "alt": alt}
     path = Path(folder) / "verdicts" / f"{name}.json"
     with whole(path) as draft:

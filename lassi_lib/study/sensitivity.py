@@ -84,10 +84,23 @@ def sensitivity_table(
     mode: str = "monte_carlo",
     confidence: float = 0.95,
 ) -> pd.DataFrame:
-    """Certify experiments in one mode and return a row per method, sigma_cs (default: the pipeline's).
+    """Certify experiments in one mode and return a row per method and sigma_cs.
 
     Columns task, sensitive, method (without its variant), `SETTINGS` as text, certificate (the mode),
     n_seeds, n_points, accuracy and certified_fairness with intervals over seeds and points, d_cs_mean.
+
+    Parameters
+    ----------
+    study : Study
+        One that knows the variants, see `varied`.
+    experiments : iterable of Experiment
+        They may differ in anything; seeds of one experiment share a row.
+    sigma_cs : sequence of float
+        Noise of center smoothing, on coefficients; default: the pipeline's.
+    mode : str
+        One of `certification.modes.MODES`.
+    confidence : float
+        Of the two-sided intervals.
     """
     tables = []
     groups = grouped(experiments, _but_for_seed).values()
@@ -111,6 +124,19 @@ def certificate_grid(
     code does. Two certificates: ``exact`` (d_cs and d_rs without sampling), and ``exact center, votes``: the
     published one with Delta, Hoeffding's slack and votes, but the center not sampled. `ceiling` is the largest
     d_rs that the votes allow (NaN for ``exact``).
+
+    Parameters
+    ----------
+    study : Study
+        One that knows the experiments' methods.
+    experiments : iterable of Experiment
+        Of one sensitive attribute each; seeds of one experiment share a row.
+    sigma_cs : iterable of float
+        Noise of center smoothing, on coefficients.
+    sigma_rs : iterable of float
+        Noise of randomized smoothing, on representations, in the classifier's training and its votes.
+    confidence : float
+        Of the two-sided intervals.
     """
     from lassi_lib.certification.spec import d_rs_ceiling
 

@@ -280,7 +280,20 @@ def paired_difference(
     confidence: float = 0.95,
     seeds: str = "random",
 ) -> PairedDifference:
-    """Compare two methods on one pair of task and sensitive attribute; `value` as in `outcomes`.
+    """Compare two methods on one pair of task and sensitive attribute.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        Certificate rows of that pair: both methods, on the same seeds and points.
+    method, baseline : str
+        The difference is method minus baseline.
+    value : {'certified', 'correct', 'both'}
+        As in `outcomes`.
+    confidence : float
+        Of the two-sided interval.
+    seeds : {'random', 'fixed'}
+        'fixed' leaves the chance of training out: these trained models alone.
 
     Raises
     ------

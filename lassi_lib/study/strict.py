@@ -94,7 +94,21 @@ def build(kind: type, values: dict[str, Any], where: str, prefix: str = "") -> A
 
 
 def check_keys(values: dict, known: Iterable[str], required: list[str], where: str, prefix: str) -> None:
-    """Refuse a mapping with an unknown key, or without a required one."""
+    """Refuse a mapping with an unknown key, or without a required one.
+
+    Parameters
+    ----------
+    values : dict
+        The mapping.
+    known : collection of str
+        Keys that it may have.
+    required : list of str
+        Keys that it must have.
+    where : str
+        The file, as errors name it.
+    prefix : str
+        What errors put before a key: the section it stands in, with a dot, or ''.
+    """
     for key in values:
         if key not in known:
             raise StudyError(f"{where}: unknown key '{prefix}{key}'{nearest(str(key), known)}")
