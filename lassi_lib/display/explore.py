@@ -62,6 +62,15 @@ def _marked(images: np.ndarray) -> np.ndarray:
     return faded.astype(np.uint8)
 
 
+def frames_text(frames: Sequence[Any]) -> str:
+    """Say of every frame how far it was moved and how much of it no image can hold."""
+    return "; ".join(
+        f"{f.title}{f', {f.note}' if f.note else ': '}moved by {f.distance:.1f} ({f.spreads:.2f} spreads of the "
+        f"latents), {f.outside:.1f} % of values out of range"
+        for f in frames
+    )
+
+
 def certificate_figure(views: Sequence[Any]) -> StudyFigure:
     """Show each view's similar faces over the decision's margin, the smoothed certificate, and all answers.
 

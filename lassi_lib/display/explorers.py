@@ -16,7 +16,7 @@ import ipywidgets as w
 import numpy as np
 import pandas as pd
 
-from lassi_lib.display.explore import certificate_figure, certificate_text, glow_figure
+from lassi_lib.display.explore import certificate_figure, certificate_text, frames_text, glow_figure
 from lassi_lib.display.faces import face_at, montage
 from lassi_lib.display.outliers import outlier_matrix, strip_figure
 from lassi_lib.display.picture import Picture
@@ -236,11 +236,7 @@ class GlowExplorer(w.VBox):
             if not frames:
                 raise StudyError("choose at least one kind of vectors")
             where = ", ".join(f"{words(a)} {x:+.1f}" for a, x in t.items() if x) or "t = 0"
-            text = f"{self._face}, {where}: " + "; ".join(
-                f"{f.title}: moved by {f.distance:.1f} ({f.spreads:.2f} spreads of the latents), "
-                f"{f.outside:.1f} % of values out of range"
-                for f in frames
-            )
+            text = f"{self._face}, {where}: {frames_text(frames)}"
             self.picture.show(glow_figure(self._line.frame({}).image, frames), text)
             self.said.say(text)
 

@@ -17,7 +17,6 @@ by counting. With n images, of which ``both`` have attribute and task:
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterable
 from itertools import product
 
@@ -314,7 +313,15 @@ def table_8_text(beside: pd.DataFrame) -> str:
         )
         + "."
     )
-    return "\n".join(textwrap.fill(line, 100) for line in text)
+    return "\n".join(text)
+
+
+def strongest_text(table: pd.DataFrame, count: int = 3, weak: float = 0.1) -> str:
+    """Say which attributes and tasks go together most, and how many hardly (`associations`)."""
+    size = table["phi"].abs()
+    most = table.loc[size.sort_values(ascending=False, kind="stable").index[:count]]
+    named = ", ".join(f"{r.attribute} with {r.task} ({r.phi:+.2f})" for r in most.itertuples())
+    return f"Strongest: {named}. In {(size < weak).sum()} of {len(table)} cells |phi| is below {weak:g}."
 
 
 def readable_beside(beside: pd.DataFrame) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from lassi_lib.study import audit_comparison as comparison
 from lassi_lib.study import audit_labels as from_labels
 from lassi_lib.study.annotations import Annotations
 from lassi_lib.study.findings import VERDICTS, prepared_facts
+from lassi_lib.study.published import PAPERS
 from lassi_lib.study.verdicts import Verdict
 
 SURE = ("certain", "chance", "question")
@@ -172,7 +173,7 @@ def audit_verdict(rows: pd.DataFrame, confidence: float = 0.95) -> Verdict:
     if wrong:
         groups = at_fault["certain"].groupby(["source", "table"], sort=False)["fact"].nunique()
         groups = groups.sort_values(ascending=False, kind="stable")
-        where = ", ".join(f"{n} in {s} {t}" for (s, t), n in groups.items())
+        where = ", ".join(f"{n} in {PAPERS.get(s, s)}, {t}" for (s, t), n in groups.items())
         text += f"Impossible or contradicted: {where}. "
     text += _beside(rows)
     rule = (
@@ -180,6 +181,15 @@ def audit_verdict(rows: pd.DataFrame, confidence: float = 0.95) -> Verdict:
         "labels or by another printed number; else inconclusive if any is unexplained; else supported."
     )
     return Verdict(outcome, text + rule, ranked(rows, confidence))
+
+
+def majority_text(margins: pd.DataFrame) -> str:
+    """Say how many accuracies do not exceed the majority rate of the same images (`accuracy_margins`)."""
+    low = margins["accuracy"] <= margins["majority_rate"]
+    where = ", ".join(
+        f"{part.sum()} of {len(part)} in {name}" for name, part in low.groupby(margins["table"], sort=False)
+    )
+    return f"At or below the rate of the largest class: {low.sum()} of {len(low)} accuracies ({where})."
 
 
 def _beside(rows: pd.DataFrame) -> str:

@@ -138,6 +138,26 @@ def endpoint_rows(study: Study, experiments: Iterable[Experiment]) -> pd.DataFra
     return pd.concat(parts, ignore_index=True)
 
 
+def mismatch_text(rows: pd.DataFrame, allowed: float) -> str:
+    """Say how many certified points change their smoothed class at an end point (`endpoint_rows`).
+
+    `allowed` is the share that the certificate's failure probabilities allow. Beside it stands the count of
+    the supplement, Appendix D.
+    """
+    certified = rows[(rows["answer"] == "certified") & (rows["status"] == "CERTIFIED")]
+    changed = rows[rows["mismatch"] == True]  # noqa: E712 (NaN in the other answers' rows)
+    runs = [column for column in EXPERIMENT if column in rows] + ["seed"]
+    theirs = published(table="Supp. App. D text").set_index("metric")["value"]
+    total, with_one = (
+        int(theirs[theirs.index.str.startswith(f"combinations_{x}")].item()) for x in ("total", "with")
+    )
+    return (
+        f"Certified points with another class or an abstention at an end point: {len(changed)} of {len(certified):,} "
+        f"(the certificate allows a share of {allowed:g}), in {changed.groupby(runs).ngroups} of "
+        f"{rows.groupby(runs).ngroups} runs. In print {with_one} of {total} runs have one such point each."
+    )
+
+
 def endpoint_predictions(study: Study, e: Experiment) -> pd.DataFrame:
     """Return the smoothed predictions at z +- epsilon a_k, a column per end point, from the stage cache.
 

@@ -28,6 +28,7 @@ from lassi_lib.study.published import published
 from lassi_lib.study.rankings import POWER, RankCorrelation, correlate, rank_correlation
 from lassi_lib.study.statistics import EXPERIMENT, outcomes, parts_of
 from lassi_lib.study.study import Study
+from lassi_lib.study.tables import span
 from lassi_lib.study.verdicts import Verdict, worst_of
 
 # predictor -> (explanation it belongs to, sign of the effect that the explanation expects)
@@ -137,6 +138,19 @@ def pair_means(table: pd.DataFrame) -> pd.DataFrame:
     out = groups[[*logs, "certified_fairness"]].mean().join(groups[shared].first())
     out.insert(0, "n_seeds", groups["seed"].nunique())
     return out.assign(ratio=np.exp(out["log_ratio"])).reset_index()
+
+
+def matrix_text(means: pd.DataFrame, method: str) -> str:
+    """Say which pairs have a median d_cs / d_rs above 1, and how strongly their labels go together (`pair_means`)."""
+    means = means[means["method"] == method]
+    hard = means["ratio"] > 1
+    if not hard.any():
+        return f"{method}: no pair's median d_cs / d_rs lies above 1."
+    rows = means[hard].sort_values("ratio", ascending=False).itertuples()
+    named = ", ".join(f"{r.task} / {r.sensitive} ({r.ratio:.3g})" for r in rows)
+    size = means["phi"].abs()
+    text = f"{method}: above 1, where most faces cannot be certified, lie {named}, with |phi| of {span(size[hard], 2)}"
+    return text + (f"; elsewhere ({(~hard).sum()}) it is {span(size[~hard], 2)}." if (~hard).any() else ".")
 
 
 def hardest_text(

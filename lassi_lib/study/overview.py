@@ -17,14 +17,13 @@ import pandas as pd
 
 from lassi_lib.errors import StudyError
 from lassi_lib.study.params import NOTEBOOKS, notebooks_of, profiles
-from lassi_lib.study.published import published
+from lassi_lib.study.published import PAPERS, published
 from lassi_lib.study.record import read_json, stale
 from lassi_lib.study.render import coloured, link, page, picture, table, title_of, write_page
 from lassi_lib.study.tables import span
 from lassi_lib.study.verdicts import OUTCOMES
 
 ORDER = ("demo", "celeba20k", "fairface", "shapes3d", "celeba", "celeba128")  # of profiles; then others
-PAPERS = {"merk2023": "Merk et al. 2023", "eccv2022": "ECCV 2022", "iclr2022": "ICLR 2022"}
 ABOUT = {  # what a finding of the audit is about
     "number": "printed numbers cannot be, or are contradicted by another printed number or by the official labels:",
     "comparison": "numbers of the reproduction are farther from the original's than it says, or than its seeds allow:",

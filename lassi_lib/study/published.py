@@ -19,6 +19,7 @@ from lassi_lib.errors import StudyError, nearest
 FACTS = Path(__file__).with_name("published_results.csv")
 WHOLE_NUMBERS = {"image_size": "Int64", "n_seeds": "Int64", "n_eval": "Int64"}
 Names = str | Iterable[str] | None
+PAPERS = {"merk2023": "Merk et al. 2023", "eccv2022": "ECCV 2022", "iclr2022": "ICLR 2022"}
 METHODS = ["Naive", "DataAug", "LASSI"]
 CELL = ["task", "sensitive", "vector_type", "method", "metric"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lassi_lib.display.explore import certificate_figure, certificate_text, glow_figure
+from lassi_lib.display.explore import certificate_figure, certificate_text, frames_text, glow_figure
 from lassi_lib.display.style import save_figure
 from lassi_lib.study.explore import CertificateView, Frame
 
@@ -91,3 +91,13 @@ def test_without_a_refutation_there_is_no_pair_and_an_endless_radius_is_no_circl
     text = certificate_text(view(False))
     assert "exact decision: verified" in text and "differently" not in text
     assert certificate_text(view()).endswith("Two similar faces are treated differently: no and yes.")
+
+
+def test_frames_are_told_with_what_no_image_can_hold():
+    image = np.full((3, 10, 10), 0.25, dtype=np.float32)
+    image[0, 0, :3] = 7.0
+    frames = [Frame("Young", "t=+1: ", image, 3.21, 0.456), Frame("Bald", "", image[:, 1:], 0.0, 0.0)]
+    assert frames_text(frames) == (
+        "Young, t=+1: moved by 3.2 (0.46 spreads of the latents), 1.0 % of values out of range; "
+        "Bald: moved by 0.0 (0.00 spreads of the latents), 0.0 % of values out of range"
+    )

@@ -16,6 +16,7 @@ from lassi_lib.study.associations import (
     phi_coefficient,
     printed_cells,
     readable_beside,
+    strongest_text,
     table_8_text,
 )
 from tests.study.test_annotations import real_annotations
@@ -174,3 +175,14 @@ def test_celebas_labels_contradict_the_columns_of_two_rare_tasks():
     assert set(turned["attribute"]) == {"Big_Lips", "Narrow_Eyes"} and set(turned["task"]) == {"Wearing_Hat"}
     factors = common_factors(beside).set_index("task")
     assert factors.loc["Wearing_Hat", "factor_low"] < 2 < factors.loc["Wearing_Hat", "factor_high"]
+
+
+def test_the_strongest_associations_are_named():
+    table = pd.DataFrame(
+        {"attribute": ["Bald", "Young", "Chubby"], "task": "Smiling", "phi": [0.05, -0.3, 0.2]}
+    )
+    text = strongest_text(table, 2)
+    assert (
+        text
+        == "Strongest: Young with Smiling (-0.30), Chubby with Smiling (+0.20). In 1 of 3 cells |phi| is below 0.1."
+    )

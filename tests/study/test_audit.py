@@ -16,6 +16,7 @@ from lassi_lib.study.audit import (
     audit,
     audit_verdict,
     checks_made,
+    majority_text,
     ranked,
     readable_findings,
     relative_position,
@@ -337,7 +338,9 @@ def test_the_ranked_list_puts_the_sure_before_the_unsure_and_the_large_before_th
 def test_the_verdict_follows_its_rule():
     verdict = audit_verdict(audit())
     assert verdict.outcome == "not supported" and "17 are impossible or contradicted" in verdict.headline
-    assert "6 are not within 5 %, points" in verdict.text and "16 in merk2023 Table 8" in verdict.text
+    assert (
+        "6 are not within 5 %, points" in verdict.text and "16 in Merk et al. 2023, Table 8" in verdict.text
+    )
     number = {"verdict": "consistent", "sure": "", "about": "number", "fact": 3, "source": "s", "table": "t"}
     base = audit().iloc[:2].assign(**number)
     assert audit_verdict(base).outcome == "supported"
@@ -370,3 +373,12 @@ def test_mistakes_of_the_user_and_of_the_programmer():
         audit(confidence=95)
     with pytest.raises(ValueError, match="unknown verdicts"):
         finding_rows("x", FACTS.head(1), ["a"], ["wrong"], [0.0])
+
+
+def test_accuracies_at_or_below_the_majority_rate_are_counted_by_table():
+    margins = pd.DataFrame({"table": ["Table 1", "Table 4", "Table 4"], "accuracy": [90.0, 80.0, 81.0]})
+    text = majority_text(margins.assign(majority_rate=[80.0, 80.0, 80.5]))
+    assert (
+        text
+        == "At or below the rate of the largest class: 1 of 3 accuracies (0 of 1 in Table 1, 1 of 2 in Table 4)."
+    )

@@ -17,6 +17,7 @@ from lassi_lib.study.base_fairness import (
     endpoint_predictions,
     endpoint_rows,
     fairness_table,
+    mismatch_text,
 )
 from lassi_lib.study.experiment import Experiment, Question
 from lassi_lib.study.params import BaseParams, load_pipeline
@@ -145,3 +146,19 @@ def test_a_share_is_judged_by_its_bounds():
     assert "over test points" in single.text and "1 of 3 are supported" in single.text
     alone = change_verdict(rows[rows["sensitive"] == "Blond_Hair"], 5.0).table
     assert alone["changed_low"][0] > verdict.table["changed_low"][2]  # bounds widen with their number
+
+
+def test_mismatches_are_counted_by_points_and_runs(study):
+    e = Experiment("synthfaces", "Smiling", ("Young",), "mean_difference", "LASSI", 0)
+    rows = endpoint_rows(study, [e])
+    smoothed = rows["answer"] == "end points, smoothed"
+    rows["mismatch"] = rows["mismatch"].where(~smoothed, False)
+    assert "at an end point: 0 of " in mismatch_text(rows, 0.011) and ", in 0 of 1 runs." in mismatch_text(
+        rows, 0.011
+    )
+    rows.loc[rows.index[smoothed][:2], "mismatch"] = True
+    again = pd.concat([rows, rows.assign(seed=1, mismatch=False)])
+    text = mismatch_text(again, 0.011)
+    n = 2 * (rows["status"] == "CERTIFIED").sum()
+    assert f"at an end point: 2 of {n} (the certificate allows a share of 0.011), in 1 of 2 runs." in text
+    assert text.endswith("In print 8 of 150 runs have one such point each.")

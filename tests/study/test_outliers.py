@@ -15,6 +15,7 @@ from lassi_lib.study.outliers import (
     explanations_verdict,
     hardest_text,
     left_out_r2,
+    matrix_text,
     outlier_table,
     own_associations,
     pair_means,
@@ -221,3 +222,13 @@ def test_the_hardest_pairs_are_named_beside_the_published_ones():
     assert hardest_text(table.assign(certified_fairness=5.0)).startswith(
         "4 pairs with a published value: too few"
     )
+
+
+def test_pairs_beyond_one_are_named_with_their_labels_correlation():
+    means = pd.DataFrame({"task": "Smiling", "sensitive": ["Bald", "Young", "Chubby"], "method": "LASSI"})
+    means = means.assign(ratio=[1.5, 0.4, np.inf], phi=[-0.3, 0.125, 0.2])
+    text = matrix_text(means, "LASSI")
+    assert "lie Smiling / Chubby (inf), Smiling / Bald (1.5), with |phi| of 0.20 to 0.30" in text
+    assert text.endswith("; elsewhere (1) it is 0.12.")
+    assert matrix_text(means[1:2], "LASSI") == "LASSI: no pair's median d_cs / d_rs lies above 1."
+    assert matrix_text(means[::2], "LASSI").endswith("0.20 to 0.30.")
