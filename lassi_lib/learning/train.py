@@ -99,75 +99,97 @@ def train_representation(
         )
     if objective.needs_similarity and similarity is None:
         raise ValueError(f"objective '{objective.name}' needs a similarity set")
-    d, labelled = z_train.shape[1], train.y is not None
-    n_classes = int(max(train.y.max(), valid.y.max())) + 1 if labelled else 0
-    with initialisation(seed, "encoder/init"):
-        representation = Representation(d, training.hidden, training.output).to(device)
-        head = nn.Linear(training.output, n_classes).to(device) if labelled else nn.Identity()
-    decoder = nn.Identity()
-    if objective.lambda_3 > 0:
-        with initialisation(seed, "decoder/init"):
-            decoder = mlp((training.output, *reversed(training.hidden), d)).to(device)
-    vectors = similarity.vectors.float().to(device) if objective.needs_similarity else None
-    modules = nn.ModuleList([representation, head, decoder])
-    optimiser = torch.optim.Adam(modules.parameters(), lr=training.learning_rate, fused=True)
-
-    def batch_losses(z: torch.Tensor, y: torch.Tensor | None, generator: torch.Generator) -> Losses:
-        t = None
-        if objective.needs_similarity:
-            t = candidates(similarity, objective, (training.n_candidates, len(z)), generator).to(device)
-        return losses(representation, head, z, y, objective, vectors, t, decoder)
-
-    def train_epoch(epoch: int) -> dict[str, float]:
-        modules.train()
-        order = torch.randperm(len(train), generator=torch_stream(seed, "encoder/shuffle", epoch))
-        generator, seen = torch_stream(seed, "encoder/candidates", epoch), []
-        for z, y in train.batches(order, training.batch_size):
-            bar.update()
-            if len(z) == 1:  # BatchNorm has no batch statistics of a single row
-                continue
-            batch = batch_losses(z, y, generator)
-            loss = objective.total(batch.cls, batch.adv, batch.rec)
-            if not torch.isfinite(loss):
-                raise StudyError(
-                    f"encoder training ({label or objective.name}), epoch {epoch + 1}: the loss is "
-                    f"{loss.item()}; lower learning_rate or check the latents for NaN"
-                )
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            seen.append(batch.numbers())
-        means = _means(seen)
-        return {name: means[name] for name in reported if name != "accuracy"}
-
-    @torch.no_grad()
-    def validate(epoch: int) -> dict[str, float]:
-        modules.eval()
-        generator = torch_stream(seed, "encoder/valid-candidates", epoch)
-        batches = valid.batches(torch.arange(len(valid)), training.batch_size)
-        means = _means([batch_losses(z, y, generator).numbers() for z, y in batches])
-        loss = objective.total(means["cls"], means["adv"], means["rec"])
-        return {"valid_loss": loss, **{f"valid_{name}": means[name] for name in reported}}
-
-    shown = {"cls": labelled, "adv": True, "rec": objective.lambda_3 > 0, "accuracy": labelled}
-    reported = [name for name, meaningful in shown.items() if meaningful]
+    label = label or objective.name
+    run = _Run(train, valid, similarity, objective, training, seed, device, label)
     steps = -(-len(train) // training.batch_size)
     with (
         numerics.threads(training.threads),
-        progress(total=steps * training.epochs, label=label or objective.name, unit="step") as bar,
+        progress(total=steps * training.epochs, label=label, unit="step") as bar,
     ):
         history = keep_best(
-            representation,
+            run.representation,
             training.epochs,
-            lambda epoch: train_epoch(epoch) | validate(epoch),
+            lambda epoch: run.train_epoch(epoch, bar.update) | run.validate(epoch),
             lambda row: selection_score(objective, row),
         )
     if not any(row["selected"] for row in history):
         raise StudyError(
-            f"encoder training ({label or objective.name}): no epoch has a finite validation loss; check "
+            f"encoder training ({label}): no epoch has a finite validation loss; check "
             f"that epochs is at least 1 and the validation latents hold no NaN"
         )
-    return representation, history
+    return run.representation, history
+
+
+class _Run:
+    """One training: its networks, and what an epoch does."""
+
+    def __init__(
+        self,
+        train: Examples,
+        valid: Examples,
+        similarity: SimilaritySet | None,
+        objective: Objective,
+        training: EncoderTraining,
+        seed: int,
+        device: str,
+        label: str,
+    ) -> None:
+        self.train, self.valid, self.similarity, self.objective = train, valid, similarity, objective
+        self.training, self.seed, self.device, self.label = training, seed, device, label
+        d, labelled = train.z.shape[1], train.y is not None
+        n_classes = int(max(train.y.max(), valid.y.max())) + 1 if labelled else 0
+        with initialisation(seed, "encoder/init"):
+            self.representation = Representation(d, training.hidden, training.output).to(device)
+            self.head = nn.Linear(training.output, n_classes).to(device) if labelled else nn.Identity()
+        self.decoder = nn.Identity()
+        if objective.lambda_3 > 0:
+            with initialisation(seed, "decoder/init"):
+                self.decoder = mlp((training.output, *reversed(training.hidden), d)).to(device)
+        self.vectors = similarity.vectors.float().to(device) if objective.needs_similarity else None
+        self.modules = nn.ModuleList([self.representation, self.head, self.decoder])
+        self.optimiser = torch.optim.Adam(self.modules.parameters(), lr=training.learning_rate, fused=True)
+        shown = {"cls": labelled, "adv": True, "rec": objective.lambda_3 > 0, "accuracy": labelled}
+        self.reported = [name for name, meaningful in shown.items() if meaningful]
+
+    def train_epoch(self, epoch: int, step_done: Callable[[], object]) -> dict[str, float]:
+        """Take a step per batch; return the mean losses."""
+        self.modules.train()
+        order = torch.randperm(len(self.train), generator=torch_stream(self.seed, "encoder/shuffle", epoch))
+        generator, seen = torch_stream(self.seed, "encoder/candidates", epoch), []
+        for z, y in self.train.batches(order, self.training.batch_size):
+            step_done()
+            if len(z) == 1:  # BatchNorm has no batch statistics of a single row
+                continue
+            batch = self._losses(z, y, generator)
+            loss = self.objective.total(batch.cls, batch.adv, batch.rec)
+            if not torch.isfinite(loss):
+                raise StudyError(
+                    f"encoder training ({self.label}), epoch {epoch + 1}: the loss is "
+                    f"{loss.item()}; lower learning_rate or check the latents for NaN"
+                )
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimiser.step()
+            seen.append(batch.numbers())
+        means = _means(seen)
+        return {name: means[name] for name in self.reported if name != "accuracy"}
+
+    @torch.no_grad()
+    def validate(self, epoch: int) -> dict[str, float]:
+        """Return the losses and the accuracy on the validation data."""
+        self.modules.eval()
+        generator = torch_stream(self.seed, "encoder/valid-candidates", epoch)
+        batches = self.valid.batches(torch.arange(len(self.valid)), self.training.batch_size)
+        means = _means([self._losses(z, y, generator).numbers() for z, y in batches])
+        loss = self.objective.total(means["cls"], means["adv"], means["rec"])
+        return {"valid_loss": loss, **{f"valid_{name}": means[name] for name in self.reported}}
+
+    def _losses(self, z: torch.Tensor, y: torch.Tensor | None, generator: torch.Generator) -> Losses:
+        t = None
+        if self.objective.needs_similarity:
+            size = self.training.n_candidates, len(z)
+            t = candidates(self.similarity, self.objective, size, generator).to(self.device)
+        return losses(self.representation, self.head, z, y, self.objective, self.vectors, t, self.decoder)
 
 
 def keep_best(
