@@ -111,7 +111,7 @@ class FacePicker(w.VBox):
 
     def _clicked(self, _: int, x: float, y: float) -> None:
         shown = self._shown()
-        canvas = self.picture._figure.axes[0].images[0].get_array()
+        canvas = self.picture.figure.axes[0].images[0].get_array()
         place = face_at(x, y, len(shown), _COLUMNS, canvas.shape)
         if place is not None:
             self.choose(shown[place])

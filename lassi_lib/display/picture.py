@@ -46,24 +46,24 @@ class Picture(anywidget.AnyWidget):
     def __init__(self, name: str, clicked: Callable[[int, float, float], None] | None = None) -> None:
         super().__init__(clickable=clicked is not None)
         self.add_class(name)
-        self._figure: Figure | None = None
+        self.figure: Figure | None = None
         self._clicked = clicked
         self.on_msg(lambda _widget, content, _buffers: self.click(*content))
 
     def show(self, figure: StudyFigure, alt: str) -> None:
         """Show a figure, and say what is seen on it."""
         figure.alt = alt
-        (kind, content), self._figure = figure.encoded(quick=True), figure
+        (kind, content), self.figure = figure.encoded(quick=True), figure
         with self.hold_sync():
             self.src = f"data:{kind};base64,{base64.b64encode(content).decode()}"
             self.alt = alt
 
     def click(self, x: float, y: float) -> None:
         """Hear of a click at fractions x, y of the picture, from its upper left corner."""
-        if self._figure is None or self._clicked is None:
+        if self.figure is None or self._clicked is None:
             return
-        at = x * self._figure.bbox.width, (1 - y) * self._figure.bbox.height
-        for number, axes in enumerate(self._figure.axes):
+        at = x * self.figure.bbox.width, (1 - y) * self.figure.bbox.height
+        for number, axes in enumerate(self.figure.axes):
             if axes.bbox.contains(*at):
                 self._clicked(number, *map(float, axes.transData.inverted().transform(at)))
                 return

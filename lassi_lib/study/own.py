@@ -77,10 +77,10 @@ class OwnStudy(Study):
         if checkpoint and flow is not None:
             raise StudyError("both a checkpoint and a flow() of your own are given: leave one out")
         p = self.home.pipeline
-        self._flow, size, glow = None, p.data.image_size, p.glow
+        self.own_flow, size, glow = None, p.data.image_size, p.glow
         if flow is not None:
-            self._flow = OwnFlow(flow).to(self.home.device)
-            size = self._flow.image_size
+            self.own_flow = OwnFlow(flow).to(self.home.device)
+            size = self.own_flow.image_size
         elif checkpoint:
             size, glow = _params_of(checkpoint, glow)
         data = DataParams("folder", size, p.data.bits, max_images=max_images)
@@ -98,13 +98,13 @@ class OwnStudy(Study):
 
     def glow_stage(self) -> Stage:
         """Return the stage of the flow: yours, a checkpoint's, or the profile's."""
-        if self._flow is not None:
-            return self.once("glow stage", lambda: Stage("own_flow", 1, {"answers": self._flow.key()}))
+        if self.own_flow is not None:
+            return self.once("glow stage", lambda: Stage("own_flow", 1, {"answers": self.own_flow.key()}))
         return super().glow_stage() if self.pipeline.glow.checkpoint else self.home.glow_stage()
 
     def _load_glow(self) -> tuple[Any, dict]:
-        if self._flow is not None:
-            return self._flow, {"bits_per_dim": getattr(self._flow.module, "bits_per_dim", math.nan)}
+        if self.own_flow is not None:
+            return self.own_flow, {"bits_per_dim": getattr(self.own_flow.module, "bits_per_dim", math.nan)}
         return super()._load_glow() if self.pipeline.glow.checkpoint else self.home._load_glow()
 
     def encoder_stage(self, e: Experiment) -> Stage:

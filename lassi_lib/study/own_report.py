@@ -27,7 +27,7 @@ def own_setting(study: OwnStudy, experiments: list[Experiment], modes: Iterable[
     """Return what is audited: images, flow, classifiers, similarity set, modes."""
     facts, e = study.facts(), experiments[-1]
     whose = "the profile's" if study.glow_stage() == study.home.glow_stage() else "your"
-    flow = "your own module" if study._flow is not None else f"{whose} Glow, {facts['glow']}"
+    flow = "your own module" if study.own_flow is not None else f"{whose} Glow, {facts['glow']}"
     rows = {
         "images": study.shown,
         "train / valid / test": " / ".join(f"{n:,}" for n in facts["images"].values()),
@@ -47,7 +47,7 @@ def own_fit(study: OwnStudy) -> pd.DataFrame:
     info, here = study.glow_info(), study.latent_facts("test")
     known = info.get("bits_per_dim") or (info.get("history") or [{}])[-1].get("bits_per_dim", math.nan)
     if (
-        study._flow is None and not study.pipeline.glow.checkpoint
+        study.own_flow is None and not study.pipeline.glow.checkpoint
     ):  # trained for the profile: it can be measured
         known = study.home.latent_facts("test")["bits_per_dim"]
     error = "largest reconstruction error"
