@@ -98,11 +98,9 @@ def certify(
         raise StudyError(
             f"certification mode '{mode}' is offered for at most {MODES[mode]} attributes, not {similarity.n}"
         )
-    spec.validate()
-    if not len(z) == len(labels) == len(indices):
-        raise ValueError(f"{len(z)} latents, {len(labels)} labels and {len(indices)} indices")
-    if similarity.epsilon != spec.epsilon:
-        raise ValueError(f"epsilon is {similarity.epsilon} in the set and {spec.epsilon} in the spec")
+    _check(similarity, spec, z, indices)
+    if len(labels) != len(z):
+        raise ValueError(f"{len(z)} latents and {len(labels)} labels")
     device = torch.device(device)
     if not hasattr(representation, "folded_layers"):
         problem = Problem(None, similarity, *weights_of(classifier), spec, seed)
@@ -155,6 +153,7 @@ def smooth(
         By name, one entry per point: ``index``, ``center`` (r_cs, float64 [N, k]), ``d_cs`` (NaN where the
         center abstained), ``center_radius``, ``mass_fraction``, ``smoothing_error``, ``n_pieces``.
     """
+    _check(similarity, spec, z, indices)
     device = torch.device(device)
     encoder = Restriction(representation, similarity.vectors, device)
     nobody = np.zeros((0, len(encoder.tail[-1][1]))), np.zeros(0)  # a classifier without classes
@@ -193,6 +192,17 @@ def certify_smoothed(
         index = int(point.pop("index"))
         rows.append({"index": index, **monte_carlo.judge(point, weight, bias, spec, seed, index)})
     return _table(rows, labels)
+
+
+def _check(
+    similarity: SimilaritySet, spec: CertificationSpec, z: torch.Tensor, indices: Sequence[int]
+) -> None:
+    """Refuse a spec that can certify nothing, and arguments that contradict one another."""
+    spec.validate()
+    if len(z) != len(indices):
+        raise ValueError(f"{len(z)} latents and {len(indices)} indices")
+    if similarity.epsilon != spec.epsilon:
+        raise ValueError(f"epsilon is {similarity.epsilon} in the set and {spec.epsilon} in the spec")
 
 
 def _table(rows: list[dict[str, Any]], labels: Sequence[int]) -> pd.DataFrame:

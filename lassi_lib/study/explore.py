@@ -76,7 +76,10 @@ class Line:
         self._images: dict[tuple, np.ndarray] = {}
 
     def displacement(self, t: Mapping[str, float], kind: str = "") -> torch.Tensor:
-        """Return sum_k t_k a_k, float32 [d]; t = 1 is the papers' end of the similarity set, for every kind."""
+        """Return sum_k t_k epsilon a_k, float32 [d], with the papers' epsilon of the kind.
+
+        So t = 1 is the end of the papers' similarity set for every kind.
+        """
         import torch
 
         total, kind = torch.zeros_like(self.z), kind or self.study.pipeline.vector_type

@@ -132,7 +132,10 @@ def merk_beside_eccv(
         cells = cells.merge(rows[[*CELL, *names]].rename(columns=names), on=CELL, how="left")
     both = cells["eccv"].notna() & cells["eccv_quoted"].notna()
     slip = (
-        "Merk quotes " + cells["eccv_quoted"].map(str) + ", the supplement prints " + cells["eccv"].map(str)
+        "Merk quotes "
+        + cells["eccv_quoted"].astype(str)
+        + ", the supplement prints "
+        + cells["eccv"].astype(str)
     )
     cells["note"] = slip.where(both & (cells["eccv"] != cells["eccv_quoted"]), "")
     cells["eccv"] = cells["eccv"].fillna(cells["eccv_quoted"])

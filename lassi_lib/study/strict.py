@@ -7,7 +7,7 @@ section. Errors name the file (`where`) and the key.
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterable
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
@@ -93,7 +93,7 @@ def build(kind: type, values: dict[str, Any], where: str, prefix: str = "") -> A
     return kind(**{k: cast(v, hints[k], where, prefix + k) for k, v in values.items()})
 
 
-def check_keys(values: dict, known: Iterable[str], required: list[str], where: str, prefix: str) -> None:
+def check_keys(values: dict, known: Collection[str], required: list[str], where: str, prefix: str) -> None:
     """Refuse a mapping with an unknown key, or without a required one.
 
     Parameters

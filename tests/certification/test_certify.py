@@ -230,8 +230,13 @@ def test_misuse_is_reported():
         run(parts, CertificationSpec(1.0, 0.65, 4.0, n_center=10))
     with pytest.raises(ValueError, match=r"epsilon is 1.* in the set and 2.* in the spec"):
         run(parts, CertificationSpec(2.0, 1.3, 4.0))
-    with pytest.raises(ValueError, match="60 latents, 60 labels and 2 indices"):
+    with pytest.raises(ValueError, match="60 latents and 2 indices"):
         run(parts, indices=[0, 1])
+    representation, _, similarity, z = parts[:4]
+    with pytest.raises(ValueError, match="60 latents and 61 indices"):
+        smooth(representation, similarity, z, SPEC, seed=0, indices=range(61))
+    with pytest.raises(ValueError, match=r"epsilon is 1.* in the set and 2.* in the spec"):
+        smooth(representation, similarity, z, CertificationSpec(2.0, 1.3, 4.0), seed=0, indices=range(60))
     parts[3][7, 0] = math.nan
     with pytest.raises(StudyError, match="not finite"):
         run(parts, label="Smiling")

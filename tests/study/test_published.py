@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from lassi_lib.errors import StudyError
-from lassi_lib.study.published import FACTS, published, table_1
+from lassi_lib.study.published import FACTS, merk_beside_eccv, published, table_1
 
 COUNTS = {
     ("merk2023", "Table 1"): 40, ("merk2023", "Table 2"): 16, ("merk2023", "Table 3"): 8,
@@ -114,3 +114,8 @@ def test_table_1_of_fairface_has_no_deviations():
     assert len(table) == 8 and table["eccv_std"].isna().all() and table["eccv"].notna().all()
     with pytest.raises(StudyError, match="did you mean 'FairFace'"):
         table_1("fairface")
+
+
+def test_a_table_without_such_numbers_is_empty():
+    none = merk_beside_eccv("Table 4", image_size=128)
+    assert none.empty and "eccv" in none and "note" in none
