@@ -309,13 +309,14 @@ def jump_verdict(steps: pd.DataFrame, step: Sequence[float], rule: VerdictRule) 
     worst = [worst_of(found) for found in (jumps, here["stays"])]
     alone = (here["jumps_these_models"] == "supported") & abrupt
     few, counted = of_seeds(here["n_seeds"].min())
+    shared = f"at a level divided over {len(here)} pairs (Bonferroni), " if len(here) > 1 else ""
     text = (
         f"From lambda_2 = {step[0]:g} to {step[1]:g}, that certified fairness jumps is {worst[0]}, and that accuracy "
         f"stays is {worst[1]}{few}. Fairness jumps when the lower {100 * rule.confidence:g} % bound of its gain is at "
         f"least {rule.min_fairness_gain:g} points and no other step gains more per doubling of lambda_2; accuracy "
         f"stays when the upper bound of its loss is at most {rule.max_accuracy_loss:g} points; not so when the "
         "opposite bounds show it (or, where the gain alone would do, another step is steeper), else inconclusive. Bounds are one-sided, "
-        f"{counted}. Test points alone counted, fairness jumps in {alone.sum()} of {len(here)} pairs "
+        f"{shared}{counted}. Test points alone counted, fairness jumps in {alone.sum()} of {len(here)} pairs "
         f"and accuracy stays in {(here['stays_these_models'] == 'supported').sum()}."
     )
     return Verdict(worst_of(worst), text, steps)

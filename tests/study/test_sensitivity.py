@@ -160,6 +160,17 @@ def test_a_jump_is_large_and_steeper_than_every_other_step(study):
     single = jump_verdict(lambda_steps(other, one, rule), (0.025, 0.05), rule)
     assert single.outcome == "inconclusive" and "one seed says nothing" in single.headline
     assert "fairness jumps in 1 of 1 pairs and accuracy stays in 1" in single.text
+    assert "Bonferroni" not in jump.text
+    two = pd.concat(
+        [
+            rows := grid_rows(dict(zip(values, [0.0, 0.3, 0.4, 0.9, 0.95], strict=True))),
+            rows.assign(sensitive="Bald"),
+        ]
+    )
+    both = jump_verdict(lambda_steps(other, two, rule), (0.025, 0.05), rule)
+    assert "divided over 2 pairs (Bonferroni)" in both.text
+    wider = both.table["fairness_gain_low"].to_numpy()[:4] < jump.table["fairness_gain_low"].to_numpy()
+    assert wider[2]
     slow = outcome([0.0, 0.60, 0.80, 0.90, 0.95])
     assert slow.outcome == "not supported"
     steeper = outcome([0.0, 0.10, 0.20, 0.45, 0.95])
