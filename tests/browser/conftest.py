@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -66,34 +67,28 @@ def stages(request):
     return os.environ.get("LASSI_TEST_CACHE") or request.getfixturevalue("smoke")[1]
 
 
-@pytest.fixture(scope="session")
-def lab(chromium, stages, tmp_path_factory):
-    """A JupyterLab server with folders of its own: (address, folder of notebooks)."""
-    base = tmp_path_factory.mktemp("lab")
+@contextmanager
+def served(base, environment, *arguments):
+    """JupyterLab with folders of its own under `base`, started in the repository; gives its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folders = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython"}
     folders |= {"JUPYTER_DATA_DIR": "data", "JUPYTERLAB_SETTINGS_DIR": "settings", "LASSI_OUTPUT": "out"}
     folders |= {"JUPYTERLAB_WORKSPACES_DIR": "workspaces"}
-    environment = os.environ | {name: str(base / folder) for name, folder in folders.items()}
-    environment |= {"LASSI_CACHE": str(stages), "LASSI_QUIET": "1", "PYTHONPATH": str(ROOT)}
-    environment |= {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-    notebooks = base / "notebooks"
-    notebooks.mkdir()
-    quiet = base / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
-    quiet.parent.mkdir(parents=True)
-    quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    environment = environment | {name: str(base / folder) for name, folder in folders.items()}
+    environment |= {"LASSI_QUIET": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    settings = {"apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}
+    settings |= {"docmanager-extension/plugin": {"autosave": False}}  # sources carry no outputs
+    for name, value in settings.items():
+        path = base / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(value))
     options = [f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1", f"--IdentityProvider.token={TOKEN}"]
-    options += [
-        "--no-browser",
-        "--allow-root",
-        f"--ServerApp.root_dir={notebooks}",
-        "--expose-app-in-browser",
-    ]
+    options += ["--no-browser", "--allow-root", "--expose-app-in-browser", *arguments]
     with open(base / "log", "wb") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *options], env=environment, stdout=log, stderr=log
+            [sys.executable, "-m", "jupyterlab", *options], env=environment, stdout=log, stderr=log, cwd=ROOT
         )
     address, until = f"http://127.0.0.1:{port}", time.monotonic() + 60
     while True:
@@ -103,7 +98,7 @@ def lab(chromium, stages, tmp_path_factory):
         except OSError:
             assert server.poll() is None and time.monotonic() < until, (base / "log").read_text()
             time.sleep(0.2)
-    yield address, notebooks
+    yield address
     server.terminate()  # it shuts its kernels down
     try:
         server.wait(20)
@@ -111,6 +106,27 @@ def lab(chromium, stages, tmp_path_factory):
         from lassi_lib.study.notebooks import kill_tree
 
         kill_tree(server.pid)
+
+
+@pytest.fixture(scope="session")
+def lab(chromium, stages, tmp_path_factory):
+    """JupyterLab over a folder of its own: (address, folder of notebooks)."""
+    base = tmp_path_factory.mktemp("lab")
+    notebooks = base / "notebooks"
+    notebooks.mkdir()
+    environment = os.environ | {"LASSI_CACHE": str(stages), "PYTHONPATH": str(ROOT)}
+    with served(base, environment, f"--ServerApp.root_dir={notebooks}") as address:
+        yield address, notebooks
+
+
+def run_all(page, address, name):
+    """Open a notebook and run all its cells."""
+    page.goto(f"{address}/doc/tree/{name}?token={TOKEN}")
+    ready = (
+        "() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+    )
+    page.wait_for_function(ready, timeout=60 * SECONDS)
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
 
 
 @pytest.fixture
@@ -134,10 +150,7 @@ def run_cells(lab, page):
         kept[0]["source"] = [f"{key} = {value!r}\n" for key, value in given.items()]
         notebook["cells"] = kept
         (folder / source.name).write_text(json.dumps(notebook))
-        page.goto(f"{address}/doc/tree/{source.name}?token={TOKEN}")
-        ready = "() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
-        page.wait_for_function(ready, timeout=60 * SECONDS)
-        page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+        run_all(page, address, source.name)
         return page
 
     return run

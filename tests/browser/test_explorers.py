@@ -1,11 +1,14 @@
 """The explorers in JupyterLab: a slider moves, a face is chosen, a cell is clicked, and the pictures change."""
 
+import os
 import re
 
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
+
+from tests.browser.conftest import ROOT, run_all, served
 
 # the limit is the test's own: the first one to ask for the smoke profile waits for its run
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120, func_only=True)]
@@ -171,6 +174,26 @@ def test_a_cell_of_the_matrix_opens_its_pair(run_cells):
     expect(said).to_contain_text("cosine of the vector")
 
 
+FINISHED = "() => [...document.querySelectorAll('.jp-InputPrompt')].every((p) => !p.innerText.includes('*'))"
+STDERR = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]'
+
+
+@pytest.mark.timeout(400, func_only=True)
+def test_the_readmes_command_opens_notebooks_that_run(page, tmp_path):
+    """As it is written there, in the repository's own folder; 10 needs no models."""
+    assert "`jupyter lab notebooks`" in (ROOT / "README.md").read_text()
+    source = ROOT / "notebooks" / "10_audit.ipynb"
+    before = source.read_bytes()
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "LASSI_CACHE")}
+    with served(tmp_path, environment | {"LASSI_CACHE": str(tmp_path / "cache")}, "notebooks") as address:
+        run_all(page, address, source.name)
+        said = page.locator(".jp-OutputArea", has_text="numbers that can be checked without training")
+        expect(said.first).to_be_visible(timeout=300 * SECONDS)
+        page.wait_for_function(FINISHED, timeout=60 * SECONDS)
+        assert page.locator(STDERR).count() == 0
+    assert (tmp_path / "out" / "tables" / "10_ranked.csv").is_file() and source.read_bytes() == before
+
+
 @pytest.mark.timeout(400, func_only=True)
 @pytest.mark.parametrize(
     ("name", "shown"),
@@ -185,8 +208,7 @@ def test_a_cell_of_the_matrix_opens_its_pair(run_cells):
 def test_a_whole_notebook_runs_by_hand_with_its_explorers(run_cells, name, shown):
     page = run_cells(name)
     page.wait_for_function(
-        "() => [...document.querySelectorAll('.jp-InputPrompt')].every((p) => !p.innerText.includes('*'))"
-        " && document.querySelectorAll('.lassi-faces, .lassi-matrix').length > 0",
+        f"{FINISHED} && document.querySelectorAll('.lassi-faces, .lassi-matrix').length > 0",
         timeout=300 * SECONDS,
     )
     for widget in shown:
@@ -199,4 +221,4 @@ def test_a_whole_notebook_runs_by_hand_with_its_explorers(run_cells, name, shown
         drag(page, "Pale Skin", "ArrowRight", 5)
         shows(image, r"Pale Skin \+0\.5")
         changed(image, before)
-    assert page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]').count() == 0
+    assert page.locator(STDERR).count() == 0
