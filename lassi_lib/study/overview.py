@@ -354,7 +354,7 @@ def write_overview(results: str | Path) -> Path:
         "alike; Merk et al. (2023) repeated it. Here is what of that holds in our own runs.</p>"
         f"<h2>At a glance</h2>{_lead(folders, found)}{_glance(folders, found, asked)}{_LEGEND}"
         f"<h2>Where the published numbers are wrong</h2>{_wrong(folders)}"
-        f"<h2>What each run is evidence for</h2><dl>{''.join(map(_evidence, folders))}</dl>"
+        f"<h2>What each run is evidence for</h2><dl>{''.join(map(_evidence, folders))}</dl>{_never_asked(folders)}"
         f'<h2>Question by question</h2><ol class="entries">{"".join(_details(results, found, asked))}</ol>'
     )
     write_page(results / "index.html", page("LASSI reproducibility study", body))
@@ -476,6 +476,19 @@ def _evidence(folder: Path) -> str:
         f"{_machines(run)}."
     )
     return f"<dt>{link(f'{folder.name}/index.html', folder.name)}</dt><dd>{escape(said)}</dd>"
+
+
+def _never_asked(folders: list[Path]) -> str:
+    """Say which printed tables no run repeats, and why."""
+    large = any(f.name == "celeba128" for f in folders)
+    kinds = {
+        "ICLR 2022": ("iclr2022", "an encoder on images"),
+        "the newer text": ("fls2025", "another method"),
+    }
+    parts = [] if large else [f"ECCV 2022, Supp. Table 14 ({len(published(table='Supp. Table 14'))} numbers: images of "
+                              "128 pixels, profile celeba128)"]  # fmt: skip
+    parts += [f"{name} ({len(published(source=source))}: {why})" for name, (source, why) in kinds.items()]
+    return f'<p class="soft">No run here repeats {", ".join(parts[:-1])} and {parts[-1]}.</p>'
 
 
 def _machines(run: dict) -> str:

@@ -373,6 +373,17 @@ def test_where_notebooks_ran_is_said_of_each_where_machines_differ(results):
     assert "bits/dim; a laptop." in said(first="a laptop", second="a laptop")
 
 
+def test_tables_that_no_run_repeats_are_named(results):
+    said = BeautifulSoup(write_overview(results).read_text(), "html.parser").get_text()
+    assert "Supp. Table 14 (60 numbers: images of 128 pixels, profile celeba128), ICLR 2022 (24: " in said
+    (results / "good").rename(results / "celeba128")
+    said = BeautifulSoup(write_overview(results).read_text(), "html.parser").get_text()
+    assert (
+        "Supp. Table 14 (" not in said
+        and "No run here repeats ICLR 2022 (24: an encoder on images) and" in said
+    )
+
+
 def test_sensitivity_and_ground_truth_say_what_was_measured(results):
     notebooks = {
         "08_sensitivity": {"parameters": {"seeds": [42], "step": [0.025, 0.05]}},
