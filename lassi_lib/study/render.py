@@ -6,7 +6,6 @@ body is used, inside a page of our own: no script, no request, light and dark, r
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -305,10 +304,12 @@ def _picture_to_html(output: Any) -> None:
     kind = next((k for k in _PICTURES if k in data), None)
     if kind:
         # An SVG goes into an <img> as well: nothing in it runs, and its ids meet no other figure's.
-        svg = kind == "image/svg+xml"
-        code = base64.b64encode(data[kind].encode()).decode() if svg else "".join(data[kind].split())
+        if kind == "image/svg+xml":  # as text: a quarter less than in base64
+            code = "," + quote(" ".join(data[kind].split()), safe=" /:;=,+()@!$*?'")
+        else:
+            code = ";base64," + "".join(data[kind].split())
         alt = output.metadata.get("alt") or output.metadata.get(kind, {}).get("alt", "")
-        picture = f'<figure><img src="data:{kind};base64,{escape(code)}" alt="{escape(alt)}"></figure>'
+        picture = f'<figure><img src="data:{kind}{escape(code)}" alt="{escape(alt)}"></figure>'
         output.data = {"text/html": picture}
 
 

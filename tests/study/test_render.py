@@ -2,6 +2,7 @@
 
 import base64
 import re
+from urllib.parse import unquote
 
 import nbformat
 import pandas as pd
@@ -106,7 +107,7 @@ def test_every_picture_has_the_figures_own_text_or_its_headings(tmp_path):
         "Figure: Below",
     ]
     embedded = page.find_all("img")[-1]["src"]
-    assert base64.b64decode(embedded.removeprefix("data:image/svg+xml;base64,")).decode() == SVG
+    assert unquote(embedded.removeprefix("data:image/svg+xml,")) == SVG
     assert "SVG" not in page.main.text and not page.find("svg")
 
 
