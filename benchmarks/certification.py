@@ -45,6 +45,7 @@ from lassi_lib.learning.representation import Representation, initialisation
 from lassi_lib.progress import progress
 from lassi_lib.similarity.sets import SimilaritySet
 from lassi_lib.streams import torch_stream
+from lassi_lib.study.tables import markdown as as_markdown
 
 AIMS = {"monte_carlo": 300, "exact_smoothing": 1000, "exact_decision": 3000}  # one attribute, one CPU
 _BATCH = 2000  # samples that the textbook runs at a time: 100 MB of latents
@@ -280,16 +281,23 @@ def show(table: pd.DataFrame) -> None:
 
 def markdown(table: pd.DataFrame) -> str:
     """Return the table for README.md: seconds per point with all processes and on one core, and ratios."""
-    lines = ["| what | attributes | device | s per point | ratio | one core: median | 95 % under |"]
-    lines.append("|---|---:|---|---:|---:|---:|---:|")
-    for row in table.to_dict("records"):
-        one = [
-            f"{row[k]:.4f}" if pd.notna(row.get(k)) else "" for k in ("one_core_median_s", "one_core_95_s")
-        ]
-        ratio = f"{row['ratio']:,.0f}" if pd.notna(row["ratio"]) else ""
-        cells = [row["what"], row["attributes"], row["device"], f"{row['s_per_point']:.4f}", ratio, *one]
-        lines.append("| " + " | ".join(str(c) for c in cells) + " |")
-    return "\n".join(lines) + "\n"
+
+    def number(value: Any, form: str) -> str:
+        return format(value, form) if pd.notna(value) else ""
+
+    shown = [
+        {
+            "what": row["what"],
+            "attributes": str(row["attributes"]),
+            "device": row["device"],
+            "s per point": number(row["s_per_point"], ".4f"),
+            "ratio": number(row["ratio"], ",.0f"),
+            "one core: median": number(row.get("one_core_median_s"), ".4f"),
+            "95 % under": number(row.get("one_core_95_s"), ".4f"),
+        }
+        for row in table.to_dict("records")
+    ]
+    return as_markdown(pd.DataFrame(shown), [name for name in shown[0] if name not in ("what", "device")])
 
 
 AXES: dict[str, tuple[str, tuple[float, ...]]] = {

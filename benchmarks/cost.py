@@ -26,6 +26,7 @@ from benchmarks.certification import Setting, Sizes
 from lassi_lib.certification.batched import certify_batch, offers
 from lassi_lib.certification.network import Restriction
 from lassi_lib.flow.glow import Glow, GlowConfig
+from lassi_lib.study.tables import markdown
 
 HERE = Path(__file__).resolve().parent
 FLOWS = {"flow of celeba20k": (8, 64), "the papers' flow": (32, 512)}  # steps K, width
@@ -127,9 +128,8 @@ def written(table: pd.DataFrame) -> str:
     def cell(name: str, value: object) -> str:
         return str(value) if name in texts else f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
-    rows = [[cell(*pair) for pair in zip(table, row, strict=True)] for row in table.itertuples(index=False)]
-    rule = ["---" if n in texts else "---:" for n in table]
-    return "".join(f"| {' | '.join(map(str, cells))} |\n" for cells in [list(table), rule, *rows])
+    shown = {name: [cell(name, value) for value in table[name]] for name in table}
+    return markdown(pd.DataFrame(shown), [n for n in table if n not in texts])
 
 
 def main(argv: list[str] | None = None) -> int:

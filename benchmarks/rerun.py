@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from lassi_lib.errors import StudyError
+from lassi_lib.study.tables import markdown
 
 RATES = {"certified_fairness": "certified", "accuracy": "accuracy"}
 OUTCOMES = {"outcome": "outcomes", "outcome_these_models": "as trained"}
@@ -54,9 +55,7 @@ def changes(old: Path, new: Path) -> pd.DataFrame:
 def written(table: pd.DataFrame) -> str:
     """Return the table as Markdown, changes with a digit after the point."""
     table = table.astype(object).where(table.notna(), "")
-    rows = [[f"{v:.1f}" if isinstance(v, float) else str(v) for v in row] for row in table.to_numpy()]
-    rule = ["---", *["---:"] * (table.shape[1] - 1)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in [list(table), rule, *rows])
+    return markdown(table.map(lambda v: f"{v:.1f}" if isinstance(v, float) else str(v)), list(table)[1:])
 
 
 def main(argv: list[str] | None = None) -> int:

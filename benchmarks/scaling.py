@@ -18,12 +18,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
+
 from lassi_lib.errors import StudyError
 from lassi_lib.study.engine import work_through
 from lassi_lib.study.experiment import with_seeds
 from lassi_lib.study.params import load_notebook_params, notebooks_of
 from lassi_lib.study.plan import steps_of_notebooks
 from lassi_lib.study.study import Study
+from lassi_lib.study.tables import markdown
 
 
 def measure(
@@ -62,15 +65,17 @@ def differences(one: Path, other: Path) -> list[str]:
 
 def written(rows: list[dict]) -> str:
     """Return the rows as a Markdown table."""
-    lines = [
-        "| workers | processes a certificate | stages | seconds | times as fast |",
-        "|---:|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {r['workers']} | {r['processes']} | {r['stages']} | {r['seconds']:,.0f} | {r['ratio']:.2f} |"
+    shown = [
+        {
+            "workers": str(r["workers"]),
+            "processes a certificate": str(r["processes"]),
+            "stages": str(r["stages"]),
+            "seconds": f"{r['seconds']:,.0f}",
+            "times as fast": f"{r['ratio']:.2f}",
+        }
         for r in rows
     ]
-    return "\n".join(lines) + "\n"
+    return markdown(pd.DataFrame(shown), list(shown[0]))
 
 
 def write(

@@ -20,7 +20,7 @@ from lassi_lib.study.params import NOTEBOOKS, notebooks_of, profiles
 from lassi_lib.study.published import PAPERS, published
 from lassi_lib.study.record import read_json, stale
 from lassi_lib.study.render import coloured, link, page, picture, table, title_of, write_page
-from lassi_lib.study.tables import span
+from lassi_lib.study.tables import markdown, present, span
 from lassi_lib.study.verdicts import OUTCOMES
 
 ORDER = ("demo", "celeba20k", "fairface", "shapes3d", "celeba", "celeba128")  # of profiles; then others
@@ -29,7 +29,7 @@ ABOUT = {  # what a finding of the audit is about
     "comparison": "numbers of the reproduction are farther from the original's than it says, or than its seeds allow:",
     "meaning": "numbers say less than they seem to:",
 }
-CLAIM_1 = {  # columns of tables/01_verdict.md -> their names in the table over all profiles
+CLAIM_1 = {  # columns of tables/01_verdict.csv, as shown -> their names in the table over all profiles
     "task": "task",
     "sensitive": "sensitive",
     "seeds": "seeds",
@@ -364,11 +364,11 @@ def write_overview(results: str | Path) -> Path:
 
 
 def _glance_md(folders: list[Path], found: dict[str, list[Finding]], asked: dict[str, str]) -> str:
-    lines = ["| question | " + " | ".join(f.name for f in folders) + " |", "|---" * (len(folders) + 1) + "|"]
+    rows = []
     for number, title in asked.items():
         cells = ["<br>".join((_outcome_md(f), *f.held)) for f in found[number]]
-        lines.append(f"| {title}<br>*Judged: {JUDGED[number]}.* | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append([f"{title}<br>*Judged: {JUDGED[number]}.*", *cells])
+    return markdown(pd.DataFrame(rows, columns=["question", *(f.name for f in folders)]), escaped=False)
 
 
 def _outcome_md(f: Finding) -> str:
@@ -376,15 +376,13 @@ def _outcome_md(f: Finding) -> str:
 
 
 def _claim_1_md(folders: list[Path]) -> str:
-    """Return every profile's verdicts on claim 1 in one table: some columns of its tables/01_verdict.md."""
-    lines = ["| profile | " + " | ".join(CLAIM_1.values()) + " |", "|---" * (len(CLAIM_1) + 1) + "|"]
+    """Return every profile's verdicts on claim 1 in one table: some columns of its tables/01_verdict.csv."""
+    parts = [pd.DataFrame(columns=["profile", *CLAIM_1.values()])]
     for folder in folders:
-        with suppress(OSError, ValueError):  # no such table, or one of another kind
-            text = (folder / "tables" / "01_verdict.md").read_text(encoding="utf-8")
-            head, _, *rows = ([cell.strip() for cell in x.strip("|").split("|")] for x in text.splitlines())
-            shown = [head.index(column) for column in CLAIM_1]
-            lines += [f"| {folder.name} | " + " | ".join(row[i] for i in shown) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+        with suppress(OSError, ValueError, KeyError):  # no such table, or one of another kind
+            shown = present(pd.read_csv(folder / "tables" / "01_verdict.csv"))[list(CLAIM_1)]
+            parts.append(shown.rename(columns=CLAIM_1).assign(profile=folder.name))
+    return markdown(pd.concat(parts))
 
 
 def _lead(folders: list[Path], found: dict[str, list[Finding]]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -129,12 +129,19 @@ def side_by_side(table: pd.DataFrame, across: str, value: str, keys: Iterable[st
     return wide.fillna("")
 
 
-def _markdown(text: pd.DataFrame) -> str:
-    def line(cells: Iterable[str]) -> str:
-        safe = (c.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|") for c in cells)
-        return f"| {' | '.join(safe)} |\n"
+def markdown(text: pd.DataFrame, right: Collection[str] = (), *, escaped: bool = True) -> str:
+    """Return a table of texts as Markdown; the columns `right` are set flush right.
 
-    return "".join(map(line, [text.columns, ["---"] * text.shape[1], *text.to_numpy()]))
+    Unless `escaped` is switched off (for cells that are Markdown themselves) a cell shows what it holds.
+    """
+
+    def line(cells: Iterable[str]) -> str:
+        if escaped:
+            cells = (c.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|") for c in cells)
+        return f"| {' | '.join(cells)} |\n"
+
+    rule = ["---:" if column in right else "---" for column in text.columns]
+    return "".join(map(line, [text.columns, rule, *text.to_numpy()]))
 
 
 def _latex(text: pd.DataFrame) -> str:
@@ -162,7 +169,7 @@ def save_table(table: pd.DataFrame, folder: str | Path, name: str) -> list[Path]
     shown = present(table)
     texts = {
         "csv": table.to_csv(index=False, lineterminator="\n"),
-        "md": _markdown(shown),
+        "md": markdown(shown),
         "tex": _latex(shown),
     }
     paths = [Path(folder) / f"{name}.{ending}" for ending in texts]

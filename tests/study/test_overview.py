@@ -141,13 +141,16 @@ def test_claim_1s_pairs_of_all_profiles_stand_in_one_table(results):
     for profile in results.glob("*/run.json"):
         tables = profile.parent / "tables"
         tables.mkdir(exist_ok=True)
-        rows = [["extra", *names], ["---"] * (len(names) + 1), ["x", *(f"{n} 1" for n in names)]]
-        (tables / "01_verdict.md").write_text("".join(f"| {' | '.join(row)} |\n" for row in rows))
-    (results / "good" / "tables" / "01_verdict.md").write_text("| task |\n| --- |\n| of another kind |\n")
+        row = {"extra": "x", **{n: f"{n} 1" for n in names}} | {"fairness_gain": 1.25, "task": "a|b"}
+        row |= {"fairness_gain_low": 1.0, "fairness_gain_high": 1.55}
+        del row["fairness gain"]
+        pd.DataFrame([row]).to_csv(tables / "01_verdict.csv", index=False)
+    (results / "good" / "tables" / "01_verdict.csv").write_text("task\nof another kind\n")
     write_overview(results)
     head, _, *lines = (results / "claim_1.md").read_text().splitlines()
     assert head == f"| profile | {' | '.join(CLAIM_1.values())} |"
-    assert lines == [f"| bad <&> #1 | {' | '.join(f'{n} 1' for n in names)} |"]
+    cells = {n: f"{n} 1" for n in names} | {"fairness gain": "1.2 [1.0, 1.6]", "task": "a\\|b"}
+    assert lines == [f"| bad &lt;&amp;> #1 | {' | '.join(cells.values())} |"]
 
 
 def test_a_verdict_comes_with_its_numbers_minutes_and_page(page):
