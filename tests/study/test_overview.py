@@ -11,8 +11,8 @@ from bs4 import BeautifulSoup
 
 from lassi_lib.errors import StudyError
 from lassi_lib.study import batch, params, record
-from lassi_lib.study.overview import CLAIM_1, JUDGED, SENTENCES, finding, span, titles, write_overview
-from lassi_lib.study.published import published
+from lassi_lib.study.overview import CLAIM_1, finding, write_overview
+from lassi_lib.study.questions import SENTENCES, titles
 from lassi_lib.study.results import save_verdict
 
 CLAIM, AUDIT = "01_claim1_certified_fairness", "10_audit"
@@ -241,49 +241,6 @@ def test_a_run_is_stale_when_code_parameters_or_settings_changed_since(tmp_path,
     assert "(stale)" in write_overview(tmp_path).read_text()
 
 
-# ---- what was published --------------------------------------------------------------------------
-
-
-def test_spans_are_of_printed_digits():
-    assert (span([5.55, 98.94]), span([3]), span([-0.04, 0.0])) == ("5.5 to 98.9", "3.0", "0.0")
-    assert span([2, 2], 0) == "2" and span([300, 2004], 0) == "300 to 2,004"
-
-
-def test_every_number_of_a_published_sentence_is_printed_in_a_paper():
-    """Values, differences of values, table numbers and counts: nothing else may stand in a sentence."""
-    values = published()["value"]
-    known = {f"{v:.1f}" for v in values}
-    for number, sentence in SENTENCES.items():
-        text = sentence()
-        for value in re.findall(r"(?<![+\-\d.])\d+\.\d(?!\d)", text):
-            assert value in known, (number, value)
-
-
-def test_known_cells_stand_in_the_sentences():
-    said = {number: sentence() for number, sentence in SENTENCES.items()}
-
-    def cell(**filters):
-        return f"{published(**filters)['value'].item():.1f} %"
-
-    merk = {"source": "merk2023", "method": "LASSI", "metric": "certified_fairness"}
-    for sensitive in ("Bald", "Chubby"):
-        words = f"Attractive with {sensitive} ({cell(task='Attractive', sensitive=sensitive, **merk)})"
-        assert words in said["05"]
-    shapes = {"table": "Supp. Table 19", "method": "LASSI"}
-    assert f"LASSI certifies {cell(metric='certified_fairness', **shapes)}" in said["06"]
-    rows = published(
-        table="Supp. Table 10", metric="certified_fairness", method="LASSI", sensitive="Pale_Skin"
-    )
-    below, at = (
-        rows.loc[where, "value"].max() for where in (rows["lambda2"] < 0.05, rows["lambda2"] == 0.05)
-    )
-    assert f"Smiling with Pale_Skin: up to lambda_2 = 0.025 at most {below:.1f} %" in said["08"]
-    assert f"at 0.05 up to {at:.1f} %" in said["08"]
-    rows = published(table="Table 1", dataset="CelebA", metric="certified_fairness", method="LASSI")["value"]
-    assert f"LASSI certifies {rows.min():.1f} to {rows.max():.1f} %" in said["01"]
-    assert "(8 rows)" in said["01"] and "(16 rows)" in said["04"]
-
-
 # ---- the command line ----------------------------------------------------------------------------
 
 
@@ -346,10 +303,6 @@ def test_explanations_that_rest_on_rendered_faces_say_so(results):
     assert finding(results / "good", "01").held == ("by experiments on rendered faces",)
     table.write_text(rows + "poor vector,yes,not supported,not supported,not supported\n")
     assert finding(results / "good", "01").held == ()
-
-
-def test_every_question_has_a_statement_that_is_judged():
-    assert list(JUDGED) == list(SENTENCES)
 
 
 def test_how_far_from_print_is_said_for_faces_of_the_same_data_set(results):

@@ -9,7 +9,7 @@ import pytest
 from lassi_lib.errors import StudyError
 from lassi_lib.study.published import published, table_1
 from lassi_lib.study.statistics import compare, summarise
-from lassi_lib.study.tables import SHOWN, present, ranges, save_table, side_by_side
+from lassi_lib.study.tables import SHOWN, present, ranges, save_table, side_by_side, span
 from tests.study.test_statistics import noisy_rows
 
 
@@ -136,3 +136,8 @@ def test_ranges_are_those_of_each_value_and_leave_out_what_is_missing():
     )
     assert ranges(table, ["method"], "fair") == "LASSI 65.5 to 97.0 %, Naive 3.0 %"
     assert ranges(table, ["mode", "method"], "fair", "") == ("monte carlo: LASSI 65.5 to 97.0, Naive 3.0")
+
+
+def test_spans_are_of_printed_digits():
+    assert (span([5.55, 98.94]), span([3]), span([-0.04, 0.0])) == ("5.5 to 98.9", "3.0", "0.0")
+    assert span([2, 2], 0) == "2" and span([300, 2004], 0) == "300 to 2,004"
