@@ -145,12 +145,11 @@ def mismatch_text(rows: pd.DataFrame, allowed: float) -> str:
     the supplement, Appendix D.
     """
     certified = rows[(rows["answer"] == "certified") & (rows["status"] == "CERTIFIED")]
-    changed = rows[rows["mismatch"] == True]  # noqa: E712 (NaN in the other answers' rows)
-    runs = [column for column in EXPERIMENT if column in rows] + ["seed"]
-    theirs = published(table="Supp. App. D text").set_index("metric")["value"]
-    total, with_one = (
-        int(theirs[theirs.index.str.startswith(f"combinations_{x}")].item()) for x in ("total", "with")
-    )
+    changed = rows[rows["mismatch"].eq(True)]  # NaN in the other answers' rows
+    runs = [*EXPERIMENT, "seed"]
+    theirs = published(table="Supp. App. D text").set_index("metric")["value"].astype(int)
+    total = theirs["combinations_total"]
+    with_one = theirs["combinations_with_one_certified_but_mismatching_endpoint_sample"]
     return (
         f"Certified points with another class or an abstention at an end point: {len(changed)} of {len(certified):,} "
         f"(the certificate allows a share of {allowed:g}), in {changed.groupby(runs).ngroups} of "
