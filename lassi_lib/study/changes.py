@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 MOST = 40  # cells that are listed of one notebook; the others are counted
+_CIRCUMSTANCES = ("device", "computing minutes")  # rows of a first table that are no result
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Change:
 def changes(before: str | Path, now: str | Path, name: str) -> list[Change]:
     """Return the cells in which two results folders differ in the tables of the notebook ``NN_question``.
 
-    Verdicts come first. Of a table with other rows or columns than before only the size is compared, and
-    computing minutes are no result.
+    Verdicts come first. Of a table with other rows or columns than before only the size is compared. Where and
+    in how many minutes a run was made is no result.
     """
     number = name.partition("_")[0]
     paths = sorted(Path(now, "tables").glob(f"{number}_*.csv"), key=lambda p: (not _judges(p), p.name))
@@ -55,7 +56,7 @@ def _cells(old: Path, new: Path) -> list[Change]:
     found = []
     for i in range(len(a)):
         row = " / ".join(b[c][i] for c in same[:5] if b[c][i]) or f"row {i + 1}"
-        if row.startswith("computing minutes"):
+        if row.startswith(_CIRCUMSTANCES):
             continue
         for column in b:
             if a[column][i] != b[column][i] and not _equal(a[column][i], b[column][i]):

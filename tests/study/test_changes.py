@@ -64,12 +64,16 @@ def test_tables_of_another_size_or_damaged_ones_are_compared_as_wholes(folders, 
     assert found()[0].before == "unreadable"
 
 
-def test_computing_minutes_are_no_result(folders):
+def test_device_and_minutes_are_no_result(folders):
     save, found = folders
     setting = pd.DataFrame({"": ["device", "computing minutes"], "this run": ["CPU", "latents 1.4"]})
     save("old", "01_setting", setting)
-    save("new", "01_setting", setting.assign(**{"this run": ["CPU", "latents 2.0"]}))
+    save("new", "01_setting", setting.assign(**{"this run": ["GPU", "latents 2.0"]}))
     assert found() == []
+    seeds = pd.DataFrame({"": ["seeds"], "this run": ["42"]})
+    save("old", "01_setting", pd.concat([setting, seeds]))
+    save("new", "01_setting", pd.concat([setting, seeds.assign(**{"this run": ["0"]})]))
+    assert [c.row for c in found()] == ["seeds"]
 
 
 def test_previous_holds_what_differs_and_nothing_where_nothing_does(folders):
