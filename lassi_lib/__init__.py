@@ -80,7 +80,7 @@ _WHERE = {
     "stacked": "study.claims",
     "papers_data_set": "study.claims",
     "published_beside": "study.claims",
-    "knowledge_table": "study.claims",
+    "knowledge_table": "study.knowledge",
     "transfer_verdict": "study.claims",
     "varied": "study.sensitivity",
     "variants": "study.sensitivity",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
-import pandas as pd
 import torch
+from scipy.special import betaincinv, ndtri, stdtrit
 from scipy.stats import rankdata
 
 
@@ -30,69 +28,87 @@ def effective_rank(r: torch.Tensor) -> float:
 
 
 def linear_probe(
-    r_fit: torch.Tensor,
-    y_fit: np.ndarray,
-    r_test: torch.Tensor,
-    y_test: np.ndarray,
-    names: Iterable[str],
-    ridge: float = 1e-3,
-) -> pd.DataFrame:
-    """Fit binary attributes to representations by ridge regression, and test how well they are read.
+    r_fit: torch.Tensor, y_fit: np.ndarray, r_test: torch.Tensor, ridge: float = 1e-3
+) -> np.ndarray:
+    """Fit binary attributes to representations by ridge regression, and return test points' scores.
 
     The weights (C + ridge tr(C)/k I)^-1 c, with C the covariance of R(z) and c that of R(z) with
-    the attribute, are one solve for all attributes. Their direction is Fisher's discriminant, so two
-    thresholds are asked for: 1/2 for `accuracy`, and the middle between the class means, which
-    treats both classes alike however rare one is, for `balanced_accuracy`.
+    the attribute, are one solve for all attributes. Their direction is Fisher's discriminant.
 
     Parameters
     ----------
-    r_fit, y_fit, r_test, y_test : torch.Tensor and numpy.ndarray
-        [N, k] with [N, m] of 0 and 1 ([N] for one attribute), and M points of the same form.
-    names : iterable of str
-        The m attributes.
+    r_fit, y_fit : torch.Tensor and numpy.ndarray
+        [N, k] with [N, m] of 0 and 1 ([N] for one attribute).
+    r_test : torch.Tensor
+        [M, k].
     ridge : float
         Penalty in units of the mean variance of a coordinate.
 
     Returns
     -------
-    pandas.DataFrame
-        One row per attribute: attribute, positives (in the test data), accuracy, majority (accuracy
-        of the constant classifier), balanced_accuracy and auc (chance that a positive scores above
-        a negative). NaN: the last two if the test data hold one class only, all three scores if the
-        training data do.
+    numpy.ndarray
+        float64 [M, m] scores, higher for points that look as if they had the attribute; NaN where all or
+        none of the training points have it.
     """
-    y_fit, y_test = (np.asarray(y, dtype=np.float64).reshape(len(y), -1) for y in (y_fit, y_test))
-    names = list(names)
-    if y_fit.shape[1] != len(names) or y_test.shape[1] != len(names):
-        raise ValueError(f"{len(names)} names for {y_fit.shape[1]} and {y_test.shape[1]} columns of labels")
-    if len(r_fit) != len(y_fit) or len(r_test) != len(y_test):
+    y = np.asarray(y_fit, dtype=np.float64).reshape(len(y_fit), -1)
+    if len(r_fit) != len(y):
         raise ValueError("representations and labels differ in number")
-    if not np.isin(y_fit, (0, 1)).all() or not np.isin(y_test, (0, 1)).all():
+    if not np.isin(y, (0, 1)).all():
         raise ValueError("a linear probe reads binary attributes: labels must be 0 and 1")
     fit, test = (r.double().cpu().numpy() for r in (r_fit, r_test))
-    centre, rate = fit.mean(0), y_fit.mean(0)
+    centre, rate = fit.mean(0), y.mean(0)
     fit, test = fit - centre, test - centre
     covariance = fit.T @ fit / len(fit)
     penalty = ridge * max(np.trace(covariance) / len(covariance), 1e-12) * np.eye(len(covariance))
-    weights = np.linalg.solve(covariance + penalty, fit.T @ (y_fit - rate) / len(fit))
-    scores, fit_scores = test @ weights + rate, fit @ weights + rate
-    rows = []
-    for name, y0, y1, s0, s1 in zip(names, y_fit.T, y_test.T, fit_scores.T, scores.T, strict=True):
-        share = y1.mean()
-        row = {"attribute": name, "positives": int(y1.sum()), "majority": max(share, 1 - share)}
-        if 0 < y0.mean() < 1:
-            middle = (s0[y0 == 1].mean() + s0[y0 == 0].mean()) / 2
-            row |= {"accuracy": ((s1 > 0.5) == y1).mean()}
-            if 0 < share < 1:
-                recall = ((s1 > middle) == y1)[y1 == 1].mean(), ((s1 > middle) == y1)[y1 == 0].mean()
-                row |= {"balanced_accuracy": np.mean(recall), "auc": _auc(s1, y1)}
-        rows.append(row)
-    columns = ["attribute", "positives", "accuracy", "majority", "balanced_accuracy", "auc"]
-    return pd.DataFrame(rows, columns=columns)
+    weights = np.linalg.solve(covariance + penalty, fit.T @ (y - rate) / len(fit))
+    return np.where((rate > 0) & (rate < 1), test @ weights + rate, np.nan)
 
 
-def _auc(score: np.ndarray, y: np.ndarray) -> float:
-    """Return the chance that a positive scores above a negative (ties count half)."""
-    positives = int(y.sum())
-    ranks = rankdata(score)[y == 1].sum() - positives * (positives + 1) / 2
-    return float(ranks / (positives * (len(y) - positives)))
+def auc(score: np.ndarray, y: np.ndarray) -> float:
+    """Return the chance that a positive scores above a negative (ties count half).
+
+    Scores [N] and labels [N] of 0 and 1; NaN if there is one class only, or no score.
+    """
+    return float(placements(score, y)[0].mean()) if _both(y) else np.nan
+
+
+def auc_interval(scores: np.ndarray, y: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
+    """Return (mean AUC, low, high) of m seeds' scores [m, N] for labels [N]: over seeds and points.
+
+    Points: DeLong et al. (1988), from placements averaged over seeds, to which two imagined points are added
+    first, a positive in the middle of the negatives and the reverse (in the manner of Agresti & Coull 1998):
+    without them few positives, well separated, would have next to no variance. Seeds: Student's t with m - 1
+    degrees of freedom; left out for one. The margin of error gives an effective number of points, for which
+    the interval is Clopper & Pearson's. In simulations it covers 94 to 97 % from 12 positives on; more
+    for several seeds, since what they say differently of a point counts on both sides.
+    NaN if there is one class only, or no score.
+    """
+    if not _both(y) or np.isnan(scores).any():
+        return np.nan, np.nan, np.nan
+    tail, m, with_two = (1 - confidence) / 2, len(scores), np.append(y, [1, 0])
+    values = np.array([auc(score, y) for score in scores])
+    middles = [[np.median(score[y == k]) for k in (0, 1)] for score in scores]
+    parts = [placements(score, with_two) for score in np.hstack([scores, middles])]
+    positive, negative = (np.mean(side, axis=0) for side in zip(*parts, strict=True))
+    center = positive.mean()
+    variance = ndtri(tail) ** 2 * sum(side.var(ddof=1) / len(side) for side in (positive, negative))
+    if m > 1:
+        variance += stdtrit(m - 1, tail) ** 2 * values.var(ddof=1) / m
+    effective = ndtri(tail) ** 2 * center * (1 - center) / variance
+    hits, misses = center * effective, (1 - center) * effective
+    low, high = betaincinv(hits, misses + 1, tail), betaincinv(hits + 1, misses, 1 - tail)
+    return float(values.mean()), float(low), float(max(high, values.mean()))
+
+
+def _both(y: np.ndarray) -> bool:
+    return 0 < int(np.sum(y)) < len(y)
+
+
+def placements(score: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each positive the share of negatives below it, for each negative that of positives above it.
+
+    Scores [N] and labels [N] of 0 and 1 with both classes; ties count half.
+    """
+    one = y == 1
+    ranks, among, others = rankdata(score), rankdata(score[one]), rankdata(score[~one])
+    return (ranks[one] - among) / (~one).sum(), 1 - (ranks[~one] - others) / one.sum()

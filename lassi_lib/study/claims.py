@@ -1,4 +1,4 @@
-"""What the notebooks on claims 2 and 3 need beside claim 1's tables: vectors, knowledge, verdicts."""
+"""What the notebooks on claims 2 and 3 need beside claim 1's tables: vectors, published cells, verdicts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ import pandas as pd
 
 from lassi_lib.errors import StudyError
 from lassi_lib.study import vectors
-from lassi_lib.study.experiment import Experiment
 from lassi_lib.study.published import merk_beside_eccv, published
 from lassi_lib.study.statistics import PAIR, outcomes, parts_of, rated
 from lassi_lib.study.study import Study
 from lassi_lib.study.verdicts import Verdict, beyond_seeds, of_seeds, outcome_first, tally, worst_of
 
 PUBLISHED_KINDS = ("mean_difference", "perpendicular", "ramaswamy", "discovered")
-_FIT = 8000  # training faces that a probe is fitted on, and test faces at most
 
 
 def kinds_of(groups: Iterable[dict]) -> list[str]:
@@ -87,33 +85,6 @@ def published_beside(study: Study, table: str) -> tuple[pd.DataFrame, pd.DataFra
         names = [table, *names] if dataset == "FairFace" else [table]
     rows = published(source=["merk2023", "eccv2022"], table=names, dataset=dataset)
     return cells, rows[rows["image_size"] == size]
-
-
-def knowledge_table(study: Study, experiments: Iterable[Experiment], probes: Iterable[str]) -> pd.DataFrame:
-    """Return what each distinct encoder still knows: effective rank of R, AUC of linear probes (percent).
-
-    Encoders that several tasks share stand once; values are means over seeds.
-    """
-    from lassi_lib.learning.diagnostics import effective_rank, linear_probe
-    from lassi_lib.learning.representation import embed
-
-    probes, rows, seen = list(probes), [], set()
-    y = {s: np.stack([study.labels(s, a) for a in probes], axis=1) for s in ("train", "test")}
-    for e in experiments:
-        key = study.encoder_stage(e).key
-        if key in seen:
-            continue
-        seen.add(key)
-        R = study.representation(e)
-        r = {s: embed(R, study.latents(s)[:_FIT]) for s in ("train", "test")}
-        probe = linear_probe(r["train"], y["train"][:_FIT], r["test"], y["test"][:_FIT], probes)
-        task = e.task if study.settings(e).lambda_1 else "none"
-        row = {"trained for": task, "sensitive": "+".join(e.sensitive), "method": e.method, "seed": e.seed}
-        row["effective rank"] = effective_rank(r["test"])
-        rows.append(row | {f"AUC {a}": 100 * v for a, v in zip(probes, probe["auc"], strict=True)})
-    table = pd.DataFrame(rows)
-    keys = ["trained for", "sensitive", "method"]
-    return table.drop(columns="seed").groupby(keys, sort=False, as_index=False).mean()
 
 
 def transfer_verdict(rows: pd.DataFrame, min_fairness: float, confidence: float = 0.95) -> Verdict:

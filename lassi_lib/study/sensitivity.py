@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 
 from lassi_lib.errors import StudyError, nearest
-from lassi_lib.study.claims import knowledge_table
 from lassi_lib.study.experiment import Experiment, Question, experiments_of, grouped
+from lassi_lib.study.knowledge import knowledge_table
 from lassi_lib.study.published import published
 from lassi_lib.study.statistics import PAIR, paired_difference, parts_of, summarise, with_ends
 from lassi_lib.study.study import Study
@@ -87,7 +87,7 @@ def sensitivity_table(
     """Certify experiments in one mode and return a row per method and sigma_cs.
 
     Columns task, sensitive, method (without its variant), `SETTINGS` as text, certificate (the mode),
-    n_seeds, n_points, accuracy and certified_fairness with intervals over seeds and points, d_cs_mean.
+    n_seeds, n_points, accuracy, certified_fairness and d_cs_mean with intervals over seeds and points.
 
     Parameters
     ----------
@@ -165,8 +165,8 @@ def _summary(
     values = (study.settings(e).lambda_2, sigma_cs, study.settings(e).sigma_rs)
     texts = {name: f"{value:g}" for name, value in zip(SETTINGS, values, strict=True)}
     table = table.assign(method=e.method.split(" ")[0], **texts)
-    ends = [f"{rate}{end}" for rate in _RATES for end in ("", "_low", "_high")]
-    return table[[*_CELL, "certificate", "n_seeds", "n_points", *ends, "d_cs_mean"]]
+    ends = [f"{value}{end}" for value in (*_RATES, "d_cs_mean") for end in ("", "_low", "_high")]
+    return table[[*_CELL, "certificate", "n_seeds", "n_points", *ends]]
 
 
 def _centers(study: Study, e: Experiment, question: Question):

@@ -39,7 +39,8 @@ MEASURES = (
     "certified_fairness_sd", "accuracy", "accuracy_low", "accuracy_high", "accuracy_sd", "majority_rate",
     "constant_would_do", "certified_and_correct", "certified_and_correct_low", "certified_and_correct_high",
     "certified_and_correct_sd", "balanced_accuracy", "predicted_positive", "predicted_majority", "abstained",
-    "abstained_center", "abstained_classifier", "d_cs_mean", "d_cs_median", "d_rs_mean",
+    "abstained_center", "abstained_classifier", "d_cs_mean", "d_cs_mean_low", "d_cs_mean_high", "d_cs_median",
+    "d_rs_mean",
 )  # fmt: skip
 
 
@@ -97,6 +98,39 @@ def rate_interval(outcomes: np.ndarray, confidence: float = 0.95, seeds: str = "
     binomial = special.ndtri(tail) ** 2 * mean * (1 - mean)
     effective = np.where(squared * n > binomial, binomial / np.where(squared > 0, squared, 1.0), n)
     return clopper_pearson(mean * effective, effective, confidence)
+
+
+def jackknife_margin(values: np.ndarray, confidence: float = 0.95) -> np.ndarray:
+    """Return the margin of error of a statistic's mean over m seeds, for other seeds and points: [...].
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        [m, 1 + G, ...]: first the statistic of all points, then without each of G groups of them.
+    confidence : float
+        Two-sided. Points: Student's t with G - 1 degrees of freedom (delete-a-group jackknife, Kott 2001);
+        seeds: with m - 1, and left out if there is but one.
+    """
+    tail, (m, groups) = (1 - confidence) / 2, (len(values), values.shape[1] - 1)
+    without = values[:, 1:].mean(0)
+    v_points = (groups - 1) * without.var(0)
+    v_seeds = values[:, 0].var(0, ddof=1) / m if m > 1 else 0.0
+    t_seeds, t_points = (special.stdtrit(max(k - 1, 1), tail) ** 2 for k in (m, groups))
+    return np.sqrt(t_seeds * v_seeds + t_points * v_points)
+
+
+def mean_interval(values: np.ndarray, confidence: float = 0.95, seeds: str = "random"):
+    """Return (low, high) for the mean of numbers [m seeds, n points] that are >= 0, NaN where there is none.
+
+    Only points that have a number for every seed count for its width; NaN where there are fewer than two.
+    """
+    whole = values[:, ~np.isnan(values).any(0)]
+    if whole.shape[1] < 2:
+        return np.nan, np.nan
+    _, v_seeds, v_points = crossed_variance(whole, seeds)
+    margin = np.sqrt(_margin_squared((1 - confidence) / 2, v_seeds, v_points, len(values)))
+    mean = np.nanmean(values)
+    return max(mean - margin, 0.0), mean + margin
 
 
 def with_ends(name: str, value: float, low: float, high: float) -> dict[str, float]:
@@ -168,7 +202,7 @@ def summarise(
     (ddof 1; NaN for one seed). balanced_accuracy averages the accuracy of the classes; majority_rate is
     what a constant classifier reaches on the same points, and `constant_would_do` marks rows whose
     accuracy's interval does not exceed it. predicted_positive (two classes only) and
-    predicted_majority are shares of the predictions made. d_cs, d_rs: over points that have one.
+    predicted_majority are shares of the predictions made. d_cs, d_rs: over points that have one (`mean_interval`).
     """
     for column in by:
         if column not in rows:
@@ -191,6 +225,8 @@ def _measures(rows: pd.DataFrame, confidence: float, seeds: str) -> dict[str, fl
     majority = 100 * label.value_counts(normalize=True).max()
     made = prediction[prediction >= 0]
     binary = max(label.max(), prediction.max()) <= 1
+    d_cs = rows["d_cs"].astype(float)
+    by_seed = rows.assign(d_cs=d_cs).pivot(index="seed", columns="index", values="d_cs").to_numpy()
     return out | {
         "n_seeds": rows["seed"].nunique(),
         "n_points": rows["index"].nunique(),
@@ -202,8 +238,8 @@ def _measures(rows: pd.DataFrame, confidence: float, seeds: str) -> dict[str, fl
         "abstained": 100 * status.isin(ABSTAINED).mean(),
         "abstained_center": 100 * (status == "ABSTAINED_CENTER").mean(),
         "abstained_classifier": 100 * (status == "ABSTAINED_CLASSIFIER").mean(),
-        "d_cs_mean": rows["d_cs"].mean(),
-        "d_cs_median": rows["d_cs"].median(),
+        **with_ends("d_cs_mean", d_cs.mean(), *mean_interval(by_seed, confidence, seeds)),
+        "d_cs_median": d_cs.median(),
         "d_rs_mean": rows["d_rs"].mean(),
     }
 

@@ -15,6 +15,8 @@ from lassi_lib.study.statistics import (
     compare,
     crossed_variance,
     holm,
+    jackknife_margin,
+    mean_interval,
     outcomes,
     paired_difference,
     parts_of,
@@ -259,6 +261,43 @@ def test_holm_against_a_hand_example_and_family_wise_error():
     assert np.mean([(holm(x) <= 0.05).any() for x in p]) == pytest.approx(0.05, abs=0.012)
 
 
+# ---- numbers that are no rates ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("m", [1, 3])
+def test_the_interval_of_a_mean_covers_new_seeds_and_points(m):
+    rng, inside = np.random.default_rng(31), 0
+    for _ in range(1000):
+        values = 5 + rng.normal(0, 0.3 if m > 1 else 0, (m, 1)) + rng.gamma(2, 1, (1, 200)) - 2
+        low, high = mean_interval(values + rng.normal(0, 0.5, (m, 200)))
+        inside += low <= 5 <= high
+    assert 0.93 < inside / 1000 < 0.98
+
+
+def test_points_without_a_number_count_for_the_mean_alone():
+    values = np.array([[1.0, 2.0, 3.0, np.nan], [2.0, 3.0, 4.0, 9.0]])
+    low, high = mean_interval(values)
+    assert (low + high) / 2 == pytest.approx(np.nanmean(values)) or low == 0
+    assert np.isnan(mean_interval(np.array([[np.nan, np.nan, 1.0]]))).all()
+    assert mean_interval(np.array([[0.0, 0.0, 0.1]]))[0] == 0
+
+
+def test_the_jackknife_covers_the_truth_of_a_curved_statistic():
+    """The logarithm of a mean, over seeds and 20 groups of points."""
+    rng, inside, n = np.random.default_rng(32), 0, 400
+    for _ in range(600):
+        points = rng.exponential(1.0, n)
+        seeds = np.exp(rng.normal(0, 0.05, 3))
+        y = points * seeds[:, None] * rng.uniform(0.8, 1.2, (3, n))
+        group = np.arange(n) % 20
+        values = np.log([[x.mean(), *(x[group != g].mean() for g in range(20))] for x in y])
+        inside += abs(values[:, 0].mean()) <= jackknife_margin(values)
+    assert 0.93 < inside / 600 < 0.995
+    one = values[:1]
+    known = np.sqrt(19 * one[0, 1:].var()) * stats.t.ppf(0.975, 19)
+    assert jackknife_margin(one) == pytest.approx(known)
+
+
 # ---- summaries ----------------------------------------------------------------------------------
 
 
@@ -280,6 +319,7 @@ def test_summary_by_hand():
     assert row["certified_and_correct"] == pytest.approx(100 * 3 / 8)
     assert row["d_cs_mean"] == pytest.approx(rows["d_cs"].sum() / 7) and row["d_rs_mean"] == 2.0
     assert row["d_cs_median"] == pytest.approx(1.25)
+    assert row["d_cs_mean_low"] < row["d_cs_mean"] < row["d_cs_mean_high"]
 
 
 @pytest.mark.parametrize("m", [1, 4])
