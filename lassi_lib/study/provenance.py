@@ -11,7 +11,7 @@ from lassi_lib.study.experiment import Experiment
 from lassi_lib.study.study import Study
 
 # ECCV 2022, section 6 and supplement (Table 11); Merk et al. 2023 used seeds 42 and 0.
-PAPERS = {
+CELEBA = {
     "faces": "CelebA, photographs",
     "images (train / valid / test)": "162,770 / 19,867 / 19,962",
     "split": "official partition",
@@ -56,7 +56,7 @@ def provenance(study: Study, experiments: Iterable[Experiment] = ()) -> pd.DataF
     epochs = _distinct((n for _, n in recipes), recipe[1])
     scales = _distinct((find_kind(e.vector_type).epsilon for e in experiments), 1.0)  # unit vectors: 10
     every, n_test = p.certification.test_every, f["images"]["test"]
-    papers = PAPERS | {"fairface": FAIRFACE, "shapes3d": SHAPES3D}.get(f["dataset"], {})
+    papers = CELEBA | {"fairface": FAIRFACE, "shapes3d": SHAPES3D}.get(f["dataset"], {})
     kinds = {
         "synthfaces": "rendered synthetic faces",
         "celeba": "CelebA, photographs (Liu et al., ICCV 2015; non-commercial research only)",
