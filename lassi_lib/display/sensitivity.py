@@ -22,7 +22,7 @@ def setting_lines(
     distances, since one may be 0), the values with ``_low`` and ``_high`` (a band) and ``eccv_...`` (diamonds),
     where there are such columns. `values` are columns to show, each in a row of panels, and what they are
     called. `ceilings` mark the sigma_rs at which the largest possible d_rs equals the mean d_cs: left of it
-    most points cannot be certified.
+    about half of the points or more cannot be certified.
     """
     methods = list(dict.fromkeys(table["method"]))
     certificates, colours = list(dict.fromkeys(table["certificate"])), colours_of(methods)

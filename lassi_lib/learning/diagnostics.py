@@ -13,7 +13,8 @@ def effective_rank(r: torch.Tensor) -> float:
 
     exp(H(p)), where p_i = s_i / sum_j s_j, H(p) = -sum_i p_i ln p_i, and s are the singular values
     of R(z) minus its mean over the N points. It is m for a cloud that fills m directions alike and
-    1 for points on a line, whatever the scale; 0 for one point.
+    1 for points on a line, whatever the scale; 0 for one point. Few points show fewer directions than there
+    are: 300 of an encoder with 150 may show 100.
 
     The per-coordinate BatchNorm at R's output cannot prevent this from falling: coordinates that
     are copies of each other all have unit variance.
@@ -77,27 +78,28 @@ def auc_interval(scores: np.ndarray, y: np.ndarray, confidence: float = 0.95) ->
 
     Points: DeLong et al. (1988), from placements averaged over seeds, to which two imagined points are added
     first, a positive in the middle of the negatives and the reverse (in the manner of Agresti & Coull 1998):
-    without them few positives, well separated, would have next to no variance. Seeds: Student's t with m - 1
-    degrees of freedom; left out for one. The margin of error gives an effective number of points, for which
-    the interval is Clopper & Pearson's. In simulations it covers 94 to 97 % from 12 positives on; more
-    for several seeds, since what they say differently of a point counts on both sides.
-    NaN if there is one class only, or no score.
+    without them few positives, well separated, would have next to no variance. Student's t has as many
+    degrees of freedom as the smaller class has points, and for seeds m - 1 (left out for one). The margin of
+    error gives an effective number of points, for which the interval is Clopper & Pearson's; without any
+    margin (all scores are one number) it is the size of the smaller class. In simulations of continuous
+    scores it covers 96 to 99 % at nominal 95 %; with several seeds it is on the long side, since what they
+    say differently of a point counts twice. NaN if there is one class only, or no score.
     """
     if not _both(y) or np.isnan(scores).any():
         return np.nan, np.nan, np.nan
-    tail, m, with_two = (1 - confidence) / 2, len(scores), np.append(y, [1, 0])
+    tail, m, few = (1 - confidence) / 2, len(scores), int(min(np.sum(y), len(y) - np.sum(y)))
     values = np.array([auc(score, y) for score in scores])
     middles = [[np.median(score[y == k]) for k in (0, 1)] for score in scores]
-    parts = [placements(score, with_two) for score in np.hstack([scores, middles])]
+    parts = [placements(score, np.append(y, [1, 0])) for score in np.hstack([scores, middles])]
     positive, negative = (np.mean(side, axis=0) for side in zip(*parts, strict=True))
-    center = positive.mean()
-    variance = ndtri(tail) ** 2 * sum(side.var(ddof=1) / len(side) for side in (positive, negative))
+    center, mean = positive.mean(), values.mean()
+    squared = stdtrit(few, tail) ** 2 * sum(side.var(ddof=1) / len(side) for side in (positive, negative))
     if m > 1:
-        variance += stdtrit(m - 1, tail) ** 2 * values.var(ddof=1) / m
-    effective = ndtri(tail) ** 2 * center * (1 - center) / variance
+        squared += stdtrit(m - 1, tail) ** 2 * values.var(ddof=1) / m
+    effective = ndtri(tail) ** 2 * center * (1 - center) / squared if squared > 0 else few
     hits, misses = center * effective, (1 - center) * effective
     low, high = betaincinv(hits, misses + 1, tail), betaincinv(hits + 1, misses, 1 - tail)
-    return float(values.mean()), float(low), float(max(high, values.mean()))
+    return float(mean), float(min(low, mean)), float(max(high, mean))
 
 
 def _both(y: np.ndarray) -> bool:

@@ -242,10 +242,12 @@ def readable_grid(table: pd.DataFrame, value: str = "certified_fairness") -> pd.
     return wide.add_prefix("sigma_rs = ").rename_axis(columns=None).reset_index()
 
 
-def knowledge_along(study: Study, experiments: Iterable[Experiment], probes: Iterable[str]) -> pd.DataFrame:
+def knowledge_along(
+    study: Study, experiments: Iterable[Experiment], probes: Iterable[str], confidence: float = 0.95
+) -> pd.DataFrame:
     """Return `knowledge_table` of variants that differ in lambda_2, with that column, for `setting_lines`."""
     groups = grouped(experiments, lambda e: (e.task, e.sensitive))  # variants of a pair share lambda_2 = 0
-    table = pd.concat([knowledge_table(study, of_pair, probes) for of_pair in groups.values()])
+    table = pd.concat([knowledge_table(study, of_pair, probes, confidence) for of_pair in groups.values()])
     lambdas = [f"{study.pipeline.methods[m].lambda_2:g}" for m in table["method"]]
     table.insert(0, "lambda_2", lambdas)
     table["method"] = table["method"].str.split(" ").str[0]
@@ -303,9 +305,15 @@ def jump_verdict(steps: pd.DataFrame, step: Sequence[float], rule: VerdictRule) 
         raise StudyError(
             f"jump_verdict(): lambda_2 has no step from {step[0]:g} to {step[1]:g} among its values"
         )
-    steepest = steps.groupby(["task", "sensitive"])["gain per doubling"].transform("max")
-    abrupt = here["gain per doubling"] == steepest[here.index]
-    jumps = here["jumps"].where(abrupt | (here["jumps"] != "supported"), "not supported")
+    pair = ["task", "sensitive"]
+    abrupt = (
+        here["gain per doubling"] == steps.groupby(pair)["gain per doubling"].transform("max")[here.index]
+    )
+    doublings = np.log2(steps["to"].astype(float) / steps["from"].astype(float))  # infinite from 0 on
+    least = (steps["fairness_gain_low"] / doublings).groupby([steps[c] for c in pair]).transform("max")
+    slower = (here["fairness_gain_high"] / doublings[here.index]) < least[here.index]
+    jumps = here["jumps"].where(abrupt | (here["jumps"] != "supported"), "inconclusive")
+    jumps = jumps.where(~slower, "not supported")
     worst = [worst_of(found) for found in (jumps, here["stays"])]
     alone = (here["jumps_these_models"] == "supported") & abrupt
     few, counted = of_seeds(here["n_seeds"].min())
@@ -315,7 +323,8 @@ def jump_verdict(steps: pd.DataFrame, step: Sequence[float], rule: VerdictRule) 
         f"stays is {worst[1]}{few}. Fairness jumps when the lower {100 * rule.confidence:g} % bound of its gain is at "
         f"least {rule.min_fairness_gain:g} points and no other step gains more per doubling of lambda_2; accuracy "
         f"stays when the upper bound of its loss is at most {rule.max_accuracy_loss:g} points; not so when the "
-        "opposite bounds show it (or, where the gain alone would do, another step is steeper), else inconclusive. Bounds are one-sided, "
+        "opposite bounds show it (for the jump also: that another step gains more per doubling), else "
+        "inconclusive. Bounds are one-sided, "
         f"{shared}{counted}. Test points alone counted, fairness jumps in {alone.sum()} of {len(here)} pairs "
         f"and accuracy stays in {(here['stays_these_models'] == 'supported').sum()}."
     )

@@ -21,7 +21,7 @@ class VerdictRule:
     min_fairness_gain: float  # points that certified fairness must gain at least
     max_accuracy_loss: float  # points that accuracy may lose at most
     confidence: float = 0.95  # of each one-sided bound
-    adjust: str = "holm"  # the bounds of many pairs hold together (Holm 1979), or with 'none' each for itself
+    adjust: str = "holm"  # decisions for many pairs hold together (Holm 1979), or with 'none' each for itself
 
     def __post_init__(self) -> None:
         limits = {"min_fairness_gain": (0, 100), "max_accuracy_loss": (0, 100), "confidence": (0.5, 1)}
@@ -101,6 +101,8 @@ def _judge(
 ) -> pd.DataFrame:
     """Apply the rule to every pair; its bounds are shown at the level at which it was decided.
 
+    What holds together over pairs is "supported"; bounds, taken at levels that the data chose, hold each for
+    itself. "Not supported" needs one of two bounds, so it is wrong with up to twice the rule's probability.
     A pair that is not `testable` stays in the family and counts as p = 1.
 
     A pair's p-value is the larger of its two, since both halves must hold (intersection-union test).

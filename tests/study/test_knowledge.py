@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from lassi_lib.study.experiment import Experiment
 from lassi_lib.study.knowledge import knowledge_table
@@ -29,7 +30,8 @@ def test_an_encoder_of_several_tasks_stands_once(study):
         study, [ONE, replace(ONE, task="Wearing_Hat")], ["Smiling", "Pale_Skin"]
     ).to_dict("records")
     assert (row["trained for"], row["sensitive"], row["method"]) == ("none", "Young", "LASSI_transfer")
-    assert 1 <= row["effective rank_low"] < row["effective rank"] < row["effective rank_high"] <= 60
+    assert 1 <= row["effective rank_low"] < row["effective rank"] < row["effective rank_high"] <= 300
+    assert row["faces"] == 300 and "vector_type" not in row
     for name in ("AUC Smiling", "AUC Pale_Skin"):
         assert 0 <= row[f"{name}_low"] < row[name] < row[f"{name}_high"] <= 100
 
@@ -43,6 +45,24 @@ def test_seeds_share_a_row_and_widen_what_two_trainings_leave_open(study):
     assert both["effective rank"].item() == pytest.approx(mean)
     widths = [np.log(t["effective rank_high"] / t["effective rank_low"]).item() for t in (alone, both)]
     assert widths[1] > widths[0]
+
+
+def test_more_confidence_needs_more_room(study):
+    at = [knowledge_table(study, [ONE], ["Young"], confidence).iloc[0] for confidence in (0.9, 0.99)]
+    for name in ("effective rank", "AUC Young"):
+        assert at[1][f"{name}_low"] < at[0][f"{name}_low"] < at[0][f"{name}_high"] < at[1][f"{name}_high"]
+
+
+def test_kinds_of_vectors_are_told_apart(study):
+    table = knowledge_table(study, [ONE, replace(ONE, vector_type="random")], ["Young"])
+    assert table["vector_type"].tolist() == ["mean_difference", "random"]
+
+
+def test_an_encoder_that_maps_everything_to_one_point_knows_nothing(study, monkeypatch):
+    monkeypatch.setattr("lassi_lib.study.knowledge.embed", lambda _, z: torch.ones(len(z), 8))
+    row = knowledge_table(study, [ONE], ["Young"]).iloc[0]
+    assert row["effective rank"] == row["effective rank_high"] == 0
+    assert row["AUC Young"] == 50 and row["AUC Young_low"] < 40 and row["AUC Young_high"] > 60
 
 
 def test_an_attribute_that_every_test_face_has_or_none_has_no_auc(study):

@@ -175,6 +175,8 @@ def test_a_jump_is_large_and_steeper_than_every_other_step(study):
     assert slow.outcome == "not supported"
     steeper = outcome([0.0, 0.10, 0.20, 0.45, 0.95])
     assert (steeper.outcome, steeper.table["jumps"].tolist()[2]) == ("not supported", "supported")
+    as_steep = outcome([0.0, 0.10, 0.20, 0.45, 0.705])
+    assert (as_steep.outcome, as_steep.table["jumps"].tolist()[2]) == ("inconclusive", "supported")
     close = outcome([0.0, 0.30, 0.40, 0.61, 0.70])
     assert close.outcome == "inconclusive"
     dear = outcome([0.0, 0.30, 0.40, 0.90, 0.95], {0.05: 0.8, 0.1: 0.8})

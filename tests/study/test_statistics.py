@@ -279,6 +279,7 @@ def test_points_without_a_number_count_for_the_mean_alone():
     low, high = mean_interval(values)
     assert (low + high) / 2 == pytest.approx(np.nanmean(values)) or low == 0
     assert np.isnan(mean_interval(np.array([[np.nan, np.nan, 1.0]]))).all()
+    assert np.isnan(mean_interval(np.array([[1.0, 2.0, np.inf, 3.0]]))).all()
     assert mean_interval(np.array([[0.0, 0.0, 0.1]]))[0] == 0
 
 
