@@ -13,7 +13,7 @@ import pytest
 
 from lassi_lib.study import batch, params
 from lassi_lib.study.notebooks import artefacts_of
-from tests.study.sources import check_source
+from tests.study.sources import check_source, unframed_figures
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -142,6 +142,7 @@ def test_only_keeps_the_other_notebooks_results(smoke, tmp_path):
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
 def test_sources_are_clean_and_use_only_what_the_library_offers(path):
     check_source(path)
+    assert not unframed_figures(path), "a figure without an introduction or a conclusion"
     code = "\n".join(
         "".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"
     )
