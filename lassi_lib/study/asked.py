@@ -6,6 +6,7 @@ the plain type (``int``, ``list``), this table the rest.
 
 from __future__ import annotations
 
+import sys
 import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -120,6 +121,24 @@ def check_types(given: dict[str, Any], where: str) -> None:
         check_keys(group, ASKED, ["pairs"], where, at)
         for key, value in group.items():
             cast(value, TYPES[key], where, f"{at}{key}")
+
+
+def check_by_hand() -> None:
+    """Check the parameters of the notebook that runs in this kernel, as the batch run checks params/.
+
+    They are the annotated names of its namespace. Outside of a kernel, or of a notebook of this study, there
+    is nothing to check; where results go is free by hand.
+
+    Raises
+    ------
+    StudyError
+        Naming the parameter, and what is allowed.
+    """
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    space = shell.user_ns if shell else {}
+    given = {name: space[name] for name in space.get("__annotations__", {}) if name in space}
+    if {"profile", "device", "interactive"} <= given.keys():
+        check_types({k: v for k, v in given.items() if k != "output"}, "parameters cell")
 
 
 def check_names(given: dict[str, Any], pipeline: Pipeline, column: Callable[[str], Any]) -> None:

@@ -63,6 +63,10 @@ class Question:
     control: bool = False  # random directions of the attribute vectors' lengths instead of these vectors
     sigma_cs: float | None = None  # noise of center smoothing where it is not the pipeline's
 
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise StudyError(f"certification mode '{self.mode}' is unknown{nearest(self.mode, MODES)}")
+
 
 def grouped(
     experiments: Iterable[Experiment], key: Callable[[Experiment], Any]
@@ -153,9 +157,6 @@ def questions_of(params: dict[str, Any]) -> list[Question]:
         If a mode is unknown or a radius not positive.
     """
     modes, controls = params.get("modes", ["monte_carlo"]), params.get("control_modes", [])
-    for mode in (*modes, *controls):
-        if mode not in MODES:
-            raise StudyError(f"certification mode '{mode}' is unknown{nearest(mode, MODES)}")
     for epsilon in params.get("epsilons", []):
         if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 < epsilon < math.inf:
             raise StudyError(f"'epsilons' must be positive numbers, not {epsilon!r}")

@@ -213,7 +213,7 @@ def load_pipeline(profile: str) -> Pipeline:
     StudyError
         If the profile is unknown or a value does not fit; file and key are named.
     """
-    if profile not in profiles():
+    if str(profile) not in profiles():
         raise StudyError(f"profile '{profile}' is unknown{nearest(profile, profiles())} (see --list)")
     path = PARAMS / profile / "pipeline.yaml"
     pipeline = build(Pipeline, read_yaml(path), shown(path))

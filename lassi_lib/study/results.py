@@ -12,14 +12,17 @@ from typing import Any
 import pandas as pd
 
 from lassi_lib.files import whole
+from lassi_lib.study.asked import check_by_hand
 from lassi_lib.study.params import ROOT
 
 
 def results_folder(profile: str, output: str = "") -> Path:
     """Return (and create) the results folder: `output`, else $LASSI_OUTPUT, else results/<profile>.
 
-    The batch run uses the variables, so that no folder of its machine stands in a rendered page.
+    The batch run uses the variables, so that no folder of its machine stands in a rendered page. Every
+    notebook calls this before it computes anything, so its parameters are checked here (`check_by_hand`).
     """
+    check_by_hand()
     folder = Path(output or os.environ.get("LASSI_OUTPUT") or ROOT / "results" / profile)
     folder.mkdir(parents=True, exist_ok=True)
     return folder

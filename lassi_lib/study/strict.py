@@ -158,7 +158,8 @@ def _misfit(at: str, kind: type, value: Any) -> StudyError:
         with suppress(ValueError):
             float(value)  # a number to anybody but YAML
             hint = ": YAML 1.1 reads this as text, write 1.0e-3, 1.0e+4 or 10_000"
-            hint = f": write {value}, without quotes" if value.isdecimal() else hint
+            plain = value.removeprefix("-").replace(".", "", 1).isdecimal()
+            hint = f": write {value}, without quotes" if plain else hint
     return StudyError(f"{at} must be {_NAMES.get(kind, kind.__name__)}, not {_brief(value)}{hint}")
 
 

@@ -75,7 +75,7 @@ class Study:
     ) -> None:
         from lassi_lib.numerics import pick_device
 
-        self.pipeline = load_pipeline(profile) if isinstance(profile, str) else profile
+        self.pipeline = profile if isinstance(profile, Pipeline) else load_pipeline(profile)
         self.data_root = data_root or os.environ.get("LASSI_DATA_ROOT", "")
         self.device = pick_device(device)
         self.cache = StageCache(cache)

@@ -1,10 +1,15 @@
 """What notebooks may ask: every parameter has a type with limits, and every name that it holds must exist."""
 
+from types import SimpleNamespace
+
+import IPython
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from lassi_lib.errors import StudyError
 from lassi_lib.study import params
-from lassi_lib.study.asked import TYPES, check_names, check_types
+from lassi_lib.study.asked import TYPES, check_by_hand, check_names, check_types
 from lassi_lib.study.notebooks import parameters_of
 
 # What is checked elsewhere: against the folder's name, by the notebook's own module, or a plain yes or no.
@@ -72,3 +77,42 @@ def test_discovered_directions_are_no_attributes_of_the_data():
     check_names(
         {"pairs": ["Smiling/biased_attr_0"]}, params.load_pipeline("smoke"), columns("Smiling", "Young")
     )
+
+
+OWN = {"profile": "demo", "device": "auto", "interactive": True, "output": "anywhere"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("seeds", 42, r"'seeds' must be a list, not 42: write \[42\]"),
+        ("seeds", "42", r"'seeds' must be a list, not '42': write \[42\]"),
+        ("confidence", 95, "'confidence' must be 0.5 to"),
+        ("confidence", "0.95", "'confidence' must be a number, not '0.95': write 0.95, without quotes"),
+        ("lambda_2", 0.05, "'lambda_2' must be a list"),
+        ("lambda_2", ["a"], r"'lambda_2\[0\]' must be a number"),
+        ("epsilons", [-1], r"'epsilons\[0\]' must be positive"),
+        ("faces_per_pair", 0, "'faces_per_pair' must be positive: 1 to"),
+    ],
+)
+def test_parameters_changed_by_hand_are_checked_like_those_of_files(monkeypatch, name, value, words):
+    space = OWN | {name: value, "__annotations__": dict.fromkeys([*OWN, name])}
+    monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(user_ns=space))
+    with pytest.raises(StudyError, match=f"parameters cell: {words}"):
+        check_by_hand()
+    del space["interactive"]  # somebody's own notebook: its names mean what they like
+    check_by_hand()
+
+
+def test_a_broken_parameter_is_one_line_in_a_kernel(tmp_path):
+    cells = nbformat.read(params.NOTEBOOKS / "10_audit.ipynb", 4).cells
+    given, first = (
+        next(c for c in cells if c.cell_type == "code" and s in c.source) for s in ("profile:", "ll.")
+    )
+    lines = first.source.splitlines()
+    first.source = "\n".join(lines[: 1 + next(i for i, x in enumerate(lines) if "results_folder" in x)])
+    given.source += f"\noutput = {str(tmp_path)!r}\nconfidence = 95"
+    notebook = nbformat.v4.new_notebook(cells=[given, first])
+    NotebookClient(notebook, kernel_name="python3", allow_errors=True).execute()
+    (error,) = (out for out in first.outputs if out.output_type == "error")
+    assert error.traceback == ["StudyError: parameters cell: 'confidence' must be 0.5 to 0.999999, not 95.0"]
