@@ -38,10 +38,7 @@ def read_face(content: bytes, size: int, name: str = "image") -> torch.Tensor:
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    if len(content) > MAX_BYTES:
-        raise StudyError(
-            f"{name}: {len(content) / 1e6:.1f} MB, at most {MAX_BYTES / 1e6:g} are read: shrink it"
-        )
+    check_size(len(content), name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -69,6 +66,12 @@ def read_face(content: bytes, size: int, name: str = "image") -> torch.Tensor:
     page = Image.new("RGBA", upright.size, "white")
     pixels = np.asarray(Image.alpha_composite(page, upright).convert("RGB"))
     return resize_and_crop(torch.from_numpy(pixels.copy()).permute(2, 0, 1), size)
+
+
+def check_size(size: int, name: str) -> None:
+    """Refuse a file of more than 5 MB, a `StudyError`."""
+    if size > MAX_BYTES:
+        raise StudyError(f"{name}: {size / 1e6:.1f} MB, at most {MAX_BYTES / 1e6:g} are read: shrink it")
 
 
 def _too_many(name: str) -> StudyError:

@@ -10,18 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 import numpy as np
 import pandas as pd
 
+from lassi_lib.data.own_image import MAX_BYTES, check_size, read_face
 from lassi_lib.display.explore import certificate_figure, certificate_text, frames_text, glow_figure
 from lassi_lib.display.faces import face_at, montage
 from lassi_lib.display.outliers import outlier_matrix, strip_figure
 from lassi_lib.display.picture import Picture
 from lassi_lib.display.style import StudyFigure, words
-from lassi_lib.errors import StudyError
+from lassi_lib.errors import StudyError, nearest
 from lassi_lib.study.experiment import Experiment, grouped
 from lassi_lib.study.explore import Judge, Line, offered_kinds
 from lassi_lib.study.strips import strips
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 _STEPS = np.round(np.linspace(-2, 2, 41), 1)
 _WIDE = {"description_width": "initial"}
 _COLUMNS, _PER_PAGE, _WIDEST = 12, 24, 72
+_MARKS = {"REFUTED": "x", "VERIFIED": "ok", "UNDECIDED": "?"}
 
 
 def _called(study: Study, index: int) -> str:
@@ -42,10 +45,25 @@ def _called(study: Study, index: int) -> str:
     return str(index) if name == str(index) else f"{index} ({name})"
 
 
-class FacePicker(w.VBox):
-    """Chooses a test face: by a click, by number, at random, within a group; `chosen(index)` hears of it.
+class _Said(w.HTML):
+    """One line of text below a figure; users' mistakes stand there too."""
 
-    `groups` are names of groups and the faces in them; `title(index)` is what stands under a face.
+    def say(self, text: str, bad: bool = False) -> None:
+        self.value = f"<b>{escape(text)}</b>" if bad else escape(text)
+
+    @contextmanager
+    def mistakes(self) -> Iterator[None]:
+        try:
+            yield
+        except StudyError as error:
+            self.say(str(error), bad=True)
+
+
+class FacePicker(w.VBox):
+    """Chooses a test face: by a click, by number or id, at random, within a group; `chosen(index)` hears of it.
+
+    `groups` are names of groups and the faces in them; `title(index)` is what stands under a face. An id is
+    the data set's own name of a face (CelebA's 000105.jpg), with or without its ending.
     """
 
     def __init__(
@@ -64,11 +82,17 @@ class FacePicker(w.VBox):
             0, min=0, max=last, description="face number", style=_WIDE, layout={"width": "11em"}
         )
         self.random = w.Button(description="random face", layout={"width": "8em"})
+        ids = study.dataset("test").ids
+        self._ids = {str(name): i for i, name in enumerate(ids[: last + 1]) if str(name) != str(i)}
+        self.id = w.Text(description="or id", continuous_update=False, style=_WIDE, layout={"width": "12em"})
+        self.said = _Said()
         self.picture = Picture("lassi-faces", self._clicked)
-        super().__init__([w.HBox([self.group, self.page, self.number, self.random]), self.picture])
+        chosen_by = [self.group, self.page, self.number, *([self.id] if self._ids else []), self.random]
+        super().__init__([w.HBox(chosen_by), self.said, self.picture])
         self.group.observe(self._regroup, "value")
         self.page.observe(lambda _: self._draw(), "value")
         self.number.observe(lambda change: self._chosen(change["new"]), "value")
+        self.id.observe(lambda change: self._named(change["new"].strip()), "value")
         self.random.on_click(lambda _: self.choose(int(self._random.choice(self._members()))))
         self.offer(groups)
 
@@ -89,6 +113,15 @@ class FacePicker(w.VBox):
         if index == self.number.value:
             self._chosen(index)
         self.number.value = index
+
+    def _named(self, name: str) -> None:
+        """Choose the face with an id."""
+        found = [i for known, i in self._ids.items() if name in (known, PurePath(known).stem)]
+        self.said.say("")
+        if found:
+            self.choose(found[0])
+        elif name:
+            self.said.say(f"id '{name}' is not among the test faces{nearest(name, self._ids)}", bad=True)
 
     def _members(self) -> list[int]:
         return self._groups[self.group.value]
@@ -115,20 +148,6 @@ class FacePicker(w.VBox):
         place = face_at(x, y, len(shown), _COLUMNS, canvas.shape)
         if place is not None:
             self.choose(shown[place])
-
-
-class _Said(w.HTML):
-    """One line of text below a figure; users' mistakes stand there too."""
-
-    def say(self, text: str, bad: bool = False) -> None:
-        self.value = f"<b>{escape(text)}</b>" if bad else escape(text)
-
-    @contextmanager
-    def mistakes(self) -> Iterator[None]:
-        try:
-            yield
-        except StudyError as error:
-            self.say(str(error), bad=True)
 
 
 class GlowExplorer(w.VBox):
@@ -175,7 +194,7 @@ class GlowExplorer(w.VBox):
         self.played = w.Dropdown(options=names, description="play", style=_WIDE)
         self.reset = w.Button(description="back to t = 0")
         self.upload = w.FileUpload(accept="image/png,image/jpeg,image/webp", description="own image")
-        self.picture, self.said = Picture("lassi-glow"), _Said()
+        self.picture, self.said = Picture("lassi-glow", None, self._dropped, MAX_BYTES), _Said()
         groups = {"all": range(len(study.latents("test")))}
         for a in names:
             labels = study.labels("test", a)
@@ -190,10 +209,9 @@ class GlowExplorer(w.VBox):
         self.reset.on_click(lambda _: self._to_zero())
         self._moving = names[0]
         self._take(0)
+        own = w.HBox([self.upload, w.Label("or drop an image file on the picture")])
         controls = w.VBox([*self.sliders.values(), w.HBox([self.play, self.played]), self.reset])
-        super().__init__(
-            [self.faces, w.HBox([controls, w.VBox([self.kinds, self.upload])]), self.picture, self.said]
-        )
+        super().__init__([self.faces, w.HBox([controls, w.VBox([self.kinds, own])]), self.picture, self.said])
 
     def _take(self, face: Any) -> None:
         own = not isinstance(face, int)
@@ -204,14 +222,15 @@ class GlowExplorer(w.VBox):
         self._draw()
 
     def _uploaded(self, change: dict) -> None:
-        from lassi_lib.data.own_image import read_face
+        if change["new"]:
+            file = change["new"][0]
+            self._dropped(file["name"], len(file["content"]), bytes(file["content"]))
+            self.upload.value = ()  # the file is not kept
 
-        if not change["new"]:
-            return
-        file = change["new"][0]
+    def _dropped(self, name: str, size: int, content: bytes) -> None:
         with self.said.mistakes():
-            self._take(read_face(bytes(file["content"]), self._study.pipeline.data.image_size, file["name"]))
-        self.upload.value = ()  # the file is not kept
+            check_size(size, name)
+            self._take(read_face(content, self._study.pipeline.data.image_size, name))
 
     def _played(self, change: dict) -> None:
         self.sliders[self.played.value].value = float(_STEPS[change["new"]])
@@ -253,7 +272,8 @@ class CertificateExplorer(w.VBox):
     """One face and one trained model: similar faces, exact margin, smoothed certificate, every mode.
 
     Only experiments with one sensitive attribute are offered. The groups of faces go by the exact decision at
-    the profile's epsilon; epsilon and sigma_cs of the sliders are asked about the chosen face alone. sigma_rs is
+    the profile's epsilon: of all test faces where a notebook has asked for it, else of the first page's until a
+    button asks for the others; epsilon and sigma_cs of the sliders are asked about the chosen face alone. sigma_rs is
     not offered: the classifier is trained with noise of that size, so another sigma_rs is another model, which
     would have to be trained first.
     """
@@ -292,17 +312,19 @@ class CertificateExplorer(w.VBox):
             )
         )
         self.picture, self.said = Picture("lassi-certificate"), _Said()
-        self._judges: dict[Experiment, tuple[Judge, pd.Series]] = {}
-        self._face, self._status = 0, pd.Series(dtype=object)
-        self._status = self._judge(self._experiment())[1]
+        self.decide = w.Button(description="decide all faces")
+        self._judges: dict[Experiment, Judge] = {}
+        self._face = 0
+        self._judge = self._judged()
         self.faces = FacePicker(study, self._groups(), self._take, self._title)
+        self.decide.on_click(lambda _: self._decide_all())
         for widget in self.choices.values():
             widget.observe(self._change, "value")
         for widget in (self.epsilon, self.sigma_cs):
             widget.observe(lambda _: self._draw(), "value")
         super().__init__(
             [w.HBox(list(self.choices.values())[:3]), w.HBox([c for n, c in self.choices.items() if n in ("vectors", "seed") and len(c.options) > 1]),
-             w.HBox([self.epsilon, self.sigma_cs]), self.faces, self.picture, self.said]
+             w.HBox([self.epsilon, self.sigma_cs, self.decide]), self.faces, self.picture, self.said]
         )  # fmt: skip
         self.faces.choose(self.faces.first())
 
@@ -314,23 +336,34 @@ class CertificateExplorer(w.VBox):
             )
         return self._experiments[key]
 
-    def _judge(self, e: Experiment) -> tuple[Judge, pd.Series]:
+    def _judged(self) -> Judge:
+        """Return the chosen model's judge, who has decided a page of faces at least."""
+        e = self._experiment()
         if e not in self._judges:
-            self.said.say(f"working: the exact decision of every test face, {e.label}")
-            judge = Judge(self._study, e)
-            self._judges[e] = judge, judge.decisions()
+            self.said.say(f"working: the exact decision of {_PER_PAGE} test faces, {e.label}")
+            self._judges[e] = Judge(self._study, e)
+            if not self._judges[e].decided:
+                self._judges[e].decide(self._judges[e].faces[:_PER_PAGE])
+        self.decide.disabled = len(self._judges[e].decided) >= len(self._judges[e].faces)
         return self._judges[e]
 
+    def _decide_all(self) -> None:
+        faces = self._judge.faces
+        for done in range(0, len(faces), _PER_PAGE):
+            self.said.say(f"working: the exact decision of {done} of {len(faces)} test faces is known")
+            self._judge.decide(faces[done : done + _PER_PAGE])
+        self.decide.disabled = True
+        self.faces.offer(self._groups())
+        self._draw()
+
     def _groups(self) -> dict[str, list[int]]:
-        found = {
-            s.lower(): self._status.index[self._status == s].tolist()
-            for s in ("REFUTED", "VERIFIED", "UNDECIDED")
-        }
-        return found | {"all": self._status.index.tolist()}
+        decided = self._judge.decided
+        found = {s.lower(): [i for i in sorted(decided) if decided[i] == s] for s in _MARKS}
+        return found | {"all": self._judge.faces}
 
     def _title(self, index: int) -> str:
-        mark = {"REFUTED": "x", "VERIFIED": "ok", "UNDECIDED": "?"}.get(self._status.get(index, ""), "")
-        return f"{index} {mark}"
+        self._judge.decide([index])
+        return f"{index} {_MARKS[self._judge.decided[index]]}"
 
     def _take(self, index: int) -> None:
         self._face = index
@@ -338,15 +371,15 @@ class CertificateExplorer(w.VBox):
 
     def _change(self, _: Any) -> None:
         with self.said.mistakes():
-            self._status = self._judge(self._experiment())[1]
+            self._judge = self._judged()
             self.faces.offer(self._groups())
             self._draw()
 
     def _draw(self) -> None:
         with self.said.mistakes():
-            judge = self._judge(self._experiment())[0]
+            self._experiment()  # an odd combination of choices is said
             self.said.say(f"working: certificates of test face {self._face}")
-            view = judge.view(self._face, self.epsilon.value, self.sigma_cs.value)
+            view = self._judge.view(self._face, self.epsilon.value, self.sigma_cs.value)
             text = certificate_text(view, _called(self._study, self._face))
             self.picture.show(certificate_figure([view]), text)
             notes = " ".join(dict.fromkeys(n for n in view.answers["note"] if n))

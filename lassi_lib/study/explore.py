@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -224,17 +225,29 @@ class Judge:
         similarity = replace(self.line, epsilon=spec.epsilon)
         return Problem(self.encoder, similarity, *self.linear, spec, self.experiment.seed)
 
-    def decisions(self) -> pd.Series:
-        """Return the exact decision on every test face: kept rows where there are any, else worked out here."""
+    @cached_property
+    def faces(self) -> list[int]:
+        """The test faces that certificates are about."""
+        last, every = len(self.study.latents("test")), self.study.pipeline.certification.test_every
+        return list(range(0, last, every))
+
+    @cached_property
+    def decided(self) -> dict[int, str]:
+        """The exact decisions that are known: those of kept rows, if there are any, and those asked for since."""
+        question = Question("exact_decision")
+        if not self.study.cache.has(self.study.certificates_stage(self.experiment, question)):
+            return {}
+        rows = self.study.certificates(self.experiment, question)
+        return dict(zip(rows["index"].tolist(), rows["status"], strict=True))
+
+    def decide(self, faces: Iterable[int]) -> None:
+        """Work out the exact decisions that are not known: some milliseconds a face."""
         from lassi_lib.certification.exact_decision import certify_point
 
-        question = Question("exact_decision")
-        if self.study.cache.has(self.study.certificates_stage(self.experiment, question)):
-            return self.study.certificates(self.experiment, question).set_index("index")["status"]
-        problem, z = self.problem(), self.study.latents("test")
-        every = self.study.pipeline.certification.test_every
-        found = {i: certify_point(problem, self._first(z[i]), i)["status"] for i in range(0, len(z), every)}
-        return pd.Series(found, name="status")
+        unknown = [i for i in faces if i not in self.decided]
+        if unknown:
+            problem, z = self.problem(), self.study.latents("test")
+            self.decided |= {i: certify_point(problem, self._first(z[i]), i)["status"] for i in unknown}
 
     def _first(self, z: torch.Tensor) -> torch.Tensor:
         return self.encoder.first(z[None])[0]

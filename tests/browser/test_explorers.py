@@ -51,6 +51,14 @@ def drag(page, name, key, times):
         handle.press(key)
 
 
+DROP = """(image, [name, hex]) => {
+  const bytes = new Uint8Array(hex.match(/../g).map((x) => parseInt(x, 16)));
+  const data = new DataTransfer();
+  data.items.add(new File([bytes], name, { type: "image/png" }));
+  image.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+}"""
+
+
 def click_at(image, x, y):
     box = image.bounding_box()
     image.click(position={"x": x * box["width"], "y": y * box["height"]})
@@ -105,6 +113,7 @@ def test_a_face_is_moved_along_its_vectors(run_cells, tmp_path):
     chooser.value.set_files(file)
     shows(image, "own image")
     own = changed(image, other)
+    content = file.read_bytes()
     file.write_text("no picture")
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="own image").click()
@@ -113,6 +122,14 @@ def test_a_face_is_moved_along_its_vectors(run_cells, tmp_path):
         timeout=120 * SECONDS
     )
     assert state(image) == own
+
+    number.fill("2")
+    number.press("Enter")
+    shows(image, "test face 2, ")
+    other = changed(image, own)
+    image.evaluate(DROP, ["mine.png", content.hex()])
+    shows(image, "own image")
+    assert changed(image, other) == own
 
 
 def test_a_refuted_face_shows_the_two_that_are_treated_differently(run_cells):

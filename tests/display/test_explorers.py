@@ -134,6 +134,23 @@ def test_an_id_of_the_data_set_s_own_is_shown(tiny_study, monkeypatch):
         assert "test face 5 (000105.jpg), " in explorer.picture.alt and "000105" in explorer.said.value
 
 
+def test_a_face_is_chosen_by_its_id(tiny_study, monkeypatch):
+    assert not glow_explorer(tiny_study, ["Young"]).faces._ids  # rendered faces have no names of their own
+    files = replace(tiny_study.dataset("test"), ids=np.array([f"{i:06}.jpg" for i in range(100, 124)]))
+    monkeypatch.setattr(tiny_study, "dataset", lambda split: files)
+    explorer = glow_explorer(tiny_study, ["Young"])
+    faces = explorer.faces
+    assert faces.id in faces.children[0].children
+    faces.id.value = "000107.jpg"
+    assert faces.number.value == 7 and "test face 7 (000107.jpg), " in explorer.picture.alt
+    faces.id.value = " 000103 "
+    assert faces.number.value == 3
+    faces.id.value = "000999.jpg"
+    assert "not among the test faces; did you mean" in faces.said.value and faces.number.value == 3
+    faces.id.value = ""
+    assert faces.said.value == ""
+
+
 def test_what_takes_time_is_said_and_nothing_else(tiny_study):
     explorer, heard = glow_explorer(tiny_study, ["Eyeglasses", "Young"]), []
     explorer.said.observe(lambda change: heard.append(change["new"]), "value")
@@ -195,6 +212,14 @@ def test_an_own_image_is_shown_and_not_kept(tiny_study, tmp_path, monkeypatch):
     own = changed(explorer.picture, own)
     drop(b"no image")
     assert explorer.said.value.startswith("<b>&lt;b&gt;me is no PNG") and state(explorer.picture) == own
+    explorer.faces.choose(2)
+    other = changed(explorer.picture, own)
+    explorer.picture._handle_custom_msg(
+        {"name": "me", "size": 9}, [memoryview(file.getvalue())]
+    )  # dropped on it
+    assert changed(explorer.picture, other) == own
+    explorer.picture._handle_custom_msg({"name": "me", "size": 6_000_000}, [])  # too large: it stayed at home
+    assert explorer.said.value.startswith("<b>me: 6.0 MB, at most 5") and state(explorer.picture) == own
     assert files() == before
 
 
@@ -220,6 +245,28 @@ def test_certificate_explorer(tiny_study):
     assert "Monte Carlo: impossible" in explorer.said.value and "certification: " in explorer.said.value
     with pytest.raises(StudyError, match="single sensitive attribute"):
         certificate_explorer(tiny_study, both[2:])
+
+
+def test_a_page_of_faces_is_decided_before_the_first_picture_and_all_on_request(tiny_study, monkeypatch):
+    monkeypatch.setattr("lassi_lib.display.explorers._PER_PAGE", 5)
+    calls, certify = [], exact_decision.certify_point
+    monkeypatch.setattr(
+        exact_decision, "certify_point", lambda *args: calls.append(args[2]) or certify(*args)
+    )
+    monkeypatch.setattr(tiny_study.cache, "has", lambda stage: False)  # nobody has asked yet
+    explorer = certificate_explorer(tiny_study, asked("Naive", "LASSI"))
+    assert set(calls) <= {*range(5), explorer.faces.number.value} and not explorer.decide.disabled
+    shown = state(explorer.picture)
+    calls.clear()
+    explorer.choices["method"].value = "LASSI"
+    shown = changed(explorer.picture, shown)
+    assert set(calls) <= {*range(5), explorer.faces.number.value}
+    heard = []
+    explorer.said.observe(lambda change: heard.append(change["new"]), "value")
+    explorer.decide.click()
+    assert "working: the exact decision of 10 of 24 test faces is known" in heard
+    assert explorer.decide.disabled and len(explorer._judge.decided) == 24
+    assert sum(int(g.rpartition("(")[2][:-1]) for g in explorer.faces.group.options[:-1]) == 24
 
 
 def test_a_task_is_chosen(tiny_study):

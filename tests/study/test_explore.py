@@ -124,8 +124,12 @@ def test_the_margin_is_exact_between_its_kinks_and_refutes_where_it_is_negative(
         elif status == "VERIFIED":
             assert inside.min() > 0 and view.pair is None
     assert seen >= {"VERIFIED", "REFUTED"}
-    decided = judge.decisions()
-    assert decided.to_dict() == {i: status_of(judge.view(i, steps=3)) for i in decided.index}
+    judge.decide(judge.faces[:5])
+    assert set(judge.faces[:5]) <= set(judge.decided)
+    judge.decide(judge.faces)
+    assert judge.decided == {i: status_of(judge.view(i, steps=3)) for i in judge.faces}
+    tiny_study.certificates(judge.experiment, Question("exact_decision"))
+    assert Judge(tiny_study, judge.experiment).decided == judge.decided  # the kept rows
 
 
 def test_the_plane_shows_the_boundary_edge_on(tiny_study):
