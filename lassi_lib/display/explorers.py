@@ -7,10 +7,7 @@ outlier_explorer      outlier_matrix        all pairs; a cell opens its faces (s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager
-from html import escape
-from pathlib import PurePath
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
@@ -19,135 +16,20 @@ import pandas as pd
 
 from lassi_lib.data.own_image import MAX_BYTES, check_size, read_face
 from lassi_lib.display.explore import certificate_figure, certificate_text, frames_text, glow_figure
-from lassi_lib.display.faces import face_at, montage
 from lassi_lib.display.outliers import outlier_matrix, strip_figure
+from lassi_lib.display.picker import PER_PAGE, WIDE, FacePicker, Said, called
 from lassi_lib.display.picture import Picture
 from lassi_lib.display.style import StudyFigure, words
-from lassi_lib.errors import StudyError, nearest
+from lassi_lib.errors import StudyError
 from lassi_lib.study.experiment import Experiment, grouped
 from lassi_lib.study.explore import Judge, Line, offered_kinds
 from lassi_lib.study.strips import strips
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from lassi_lib.study.study import Study
 
 _STEPS = np.round(np.linspace(-2, 2, 41), 1)
-_WIDE = {"description_width": "initial"}
-_COLUMNS, _PER_PAGE, _WIDEST = 12, 24, 72
 _MARKS = {"REFUTED": "x", "VERIFIED": "ok", "UNDECIDED": "?"}
-
-
-def _called(study: Study, index: int) -> str:
-    """Return a test face's number, with its id in the data set where that is another one."""
-    name = str(study.dataset("test").ids[index])
-    return str(index) if name == str(index) else f"{index} ({name})"
-
-
-class _Said(w.HTML):
-    """One line of text below a figure; users' mistakes stand there too."""
-
-    def say(self, text: str, bad: bool = False) -> None:
-        self.value = f"<b>{escape(text)}</b>" if bad else escape(text)
-
-    @contextmanager
-    def mistakes(self) -> Iterator[None]:
-        try:
-            yield
-        except StudyError as error:
-            self.say(str(error), bad=True)
-
-
-class FacePicker(w.VBox):
-    """Chooses a test face: by a click, by number or id, at random, within a group; `chosen(index)` hears of it.
-
-    `groups` are names of groups and the faces in them; `title(index)` is what stands under a face. An id is
-    the data set's own name of a face (CelebA's 000105.jpg), with or without its ending.
-    """
-
-    def __init__(
-        self,
-        study: Study,
-        groups: Mapping[str, Sequence[int]],
-        chosen: Callable[[int], None],
-        title: Callable[[int], str] = str,
-    ) -> None:
-        self._study, self._chosen, self._title = study, chosen, title
-        self._random = np.random.default_rng()
-        last = len(study.latents("test")) - 1
-        self.group = w.Dropdown(description="faces", style=_WIDE)
-        self.page = w.BoundedIntText(1, min=1, description="page", style=_WIDE, layout={"width": "8em"})
-        self.number = w.BoundedIntText(
-            0, min=0, max=last, description="face number", style=_WIDE, layout={"width": "11em"}
-        )
-        self.random = w.Button(description="random face", layout={"width": "8em"})
-        ids = study.dataset("test").ids
-        self._ids = {str(name): i for i, name in enumerate(ids[: last + 1]) if str(name) != str(i)}
-        self.id = w.Text(description="or id", continuous_update=False, style=_WIDE, layout={"width": "12em"})
-        self.said = _Said()
-        self.picture = Picture("lassi-faces", self._clicked)
-        chosen_by = [self.group, self.page, self.number, *([self.id] if self._ids else []), self.random]
-        super().__init__([w.HBox(chosen_by), self.said, self.picture])
-        self.group.observe(self._regroup, "value")
-        self.page.observe(lambda _: self._draw(), "value")
-        self.number.observe(lambda change: self._chosen(change["new"]), "value")
-        self.id.observe(lambda change: self._named(change["new"].strip()), "value")
-        self.random.on_click(lambda _: self.choose(int(self._random.choice(self._members()))))
-        self.offer(groups)
-
-    def offer(self, groups: Mapping[str, Sequence[int]]) -> None:
-        """Offer other groups; empty ones are left out."""
-        self._groups = {f"{name} ({len(found)})": list(found) for name, found in groups.items() if len(found)}
-        options, kept = list(self._groups), str(self.group.value).rpartition(" (")[0]
-        self.group.options = options  # chooses the first
-        self.group.value = next((o for o in options if o.rpartition(" (")[0] == kept), options[0])
-        self._draw()
-
-    def first(self) -> int:
-        """Return the first face of the group."""
-        return self._members()[0]
-
-    def choose(self, index: int) -> None:
-        """Choose a face."""
-        if index == self.number.value:
-            self._chosen(index)
-        self.number.value = index
-
-    def _named(self, name: str) -> None:
-        """Choose the face with an id."""
-        found = [i for known, i in self._ids.items() if name in (known, PurePath(known).stem)]
-        self.said.say("")
-        if found:
-            self.choose(found[0])
-        elif name:
-            self.said.say(f"id '{name}' is not among the test faces{nearest(name, self._ids)}", bad=True)
-
-    def _members(self) -> list[int]:
-        return self._groups[self.group.value]
-
-    def _shown(self) -> list[int]:
-        start = _PER_PAGE * (self.page.value - 1)
-        return self._members()[start : start + _PER_PAGE]
-
-    def _regroup(self, _: Any) -> None:
-        if self.group.value is not None:
-            self.page.max = -(-len(self._members()) // _PER_PAGE)
-            self.page.value = 1
-            self._draw()
-
-    def _draw(self) -> None:
-        shown = self._shown()
-        images, titles = self._study.dataset("test").images[shown], [self._title(i) for i in shown]
-        figure = montage(images, _COLUMNS, titles, widest=_WIDEST)
-        self.picture.show(figure, f"Test faces to choose from: {', '.join(titles)}")
-
-    def _clicked(self, _: int, x: float, y: float) -> None:
-        shown = self._shown()
-        canvas = self.picture.figure.axes[0].images[0].get_array()
-        place = face_at(x, y, len(shown), _COLUMNS, canvas.shape)
-        if place is not None:
-            self.choose(shown[place])
 
 
 class GlowExplorer(w.VBox):
@@ -185,16 +67,16 @@ class GlowExplorer(w.VBox):
                 options=[(f"{x:+.1f}", float(x)) for x in _STEPS],
                 value=0.0,
                 description=words(a),
-                style=_WIDE,
+                style=WIDE,
                 layout={"width": "24em"},
             )
             for a in names
         }
         self.play = w.Play(min=0, max=len(_STEPS) - 1, value=len(_STEPS) // 2, interval=150)
-        self.played = w.Dropdown(options=names, description="play", style=_WIDE)
+        self.played = w.Dropdown(options=names, description="play", style=WIDE)
         self.reset = w.Button(description="back to t = 0")
         self.upload = w.FileUpload(accept="image/png,image/jpeg,image/webp", description="own image")
-        self.picture, self.said = Picture("lassi-glow", None, self._dropped, MAX_BYTES), _Said()
+        self.picture, self.said = Picture("lassi-glow", None, self._dropped, MAX_BYTES), Said()
         groups = {"all": range(len(study.latents("test")))}
         for a in names:
             labels = study.labels("test", a)
@@ -218,7 +100,7 @@ class GlowExplorer(w.VBox):
         if own:
             self.said.say("working: encoding the own image")
         self._line = Line(self._study, face, self._task)
-        self._face = "own image (not stored)" if own else f"test face {_called(self._study, face)}"
+        self._face = "own image (not stored)" if own else f"test face {called(self._study, face)}"
         self._draw()
 
     def _uploaded(self, change: dict) -> None:
@@ -289,7 +171,7 @@ class CertificateExplorer(w.VBox):
         names = ("task", "attribute", "method", "vectors", "seed")
         self.choices = {
             name: w.Dropdown(
-                options=list(dict.fromkeys(k[i] for k in self._experiments)), description=name, style=_WIDE
+                options=list(dict.fromkeys(k[i] for k in self._experiments)), description=name, style=WIDE
             )
             for i, name in enumerate(names)
         }
@@ -303,7 +185,7 @@ class CertificateExplorer(w.VBox):
                 description=name,
                 readout_format=form,
                 continuous_update=False,
-                style=_WIDE,
+                style=WIDE,
                 layout={"width": "24em"},
             )
             for name, value, most, form in (
@@ -311,7 +193,7 @@ class CertificateExplorer(w.VBox):
                 ("sigma_cs", own.sigma_cs, 4, ".3f"),
             )
         )
-        self.picture, self.said = Picture("lassi-certificate"), _Said()
+        self.picture, self.said = Picture("lassi-certificate"), Said()
         self.decide = w.Button(description="decide all faces")
         self._judges: dict[Experiment, Judge] = {}
         self._face = 0
@@ -340,18 +222,18 @@ class CertificateExplorer(w.VBox):
         """Return the chosen model's judge, who has decided a page of faces at least."""
         e = self._experiment()
         if e not in self._judges:
-            self.said.say(f"working: the exact decision of {_PER_PAGE} test faces, {e.label}")
+            self.said.say(f"working: the exact decision of {PER_PAGE} test faces, {e.label}")
             self._judges[e] = Judge(self._study, e)
             if not self._judges[e].decided:
-                self._judges[e].decide(self._judges[e].faces[:_PER_PAGE])
+                self._judges[e].decide(self._judges[e].faces[:PER_PAGE])
         self.decide.disabled = len(self._judges[e].decided) >= len(self._judges[e].faces)
         return self._judges[e]
 
     def _decide_all(self) -> None:
         faces = self._judge.faces
-        for done in range(0, len(faces), _PER_PAGE):
+        for done in range(0, len(faces), PER_PAGE):
             self.said.say(f"working: the exact decision of {done} of {len(faces)} test faces is known")
-            self._judge.decide(faces[done : done + _PER_PAGE])
+            self._judge.decide(faces[done : done + PER_PAGE])
         self.decide.disabled = True
         self.faces.offer(self._groups())
         self._draw()
@@ -380,7 +262,7 @@ class CertificateExplorer(w.VBox):
             self._experiment()  # an odd combination of choices is said
             self.said.say(f"working: certificates of test face {self._face}")
             view = self._judge.view(self._face, self.epsilon.value, self.sigma_cs.value)
-            text = certificate_text(view, _called(self._study, self._face))
+            text = certificate_text(view, called(self._study, self._face))
             self.picture.show(certificate_figure([view]), text)
             notes = " ".join(dict.fromkeys(n for n in view.answers["note"] if n))
             self.said.say(f"{text} {notes}".strip())
@@ -399,12 +281,12 @@ class OutlierExplorer(w.VBox):
         single = [e for e in experiments if len(e.sensitive) == 1]
         self._experiments = grouped(single, lambda e: (e.task, e.sensitive[0]))
         methods = list(dict.fromkeys(means["method"]))
-        self.method = w.Dropdown(options=methods, value=methods[-1], description="method", style=_WIDE)
+        self.method = w.Dropdown(options=methods, value=methods[-1], description="method", style=WIDE)
         pairs = list(dict.fromkeys(zip(means["task"], means["sensitive"], strict=True)))
         named = [(words(f"{t} / {a}"), (t, a)) for t, a in pairs]
-        self.pair = w.Dropdown(options=named, description="pair", style=_WIDE)
+        self.pair = w.Dropdown(options=named, description="pair", style=WIDE)
         self.matrix, self.strips = Picture("lassi-matrix", self._clicked), Picture("lassi-strips")
-        self.said = _Said()
+        self.said = Said()
         for widget in (self.method, self.pair):
             widget.observe(lambda _: self._draw(), "value")
         super().__init__([w.HBox([self.method, self.pair]), self.matrix, self.said, self.strips])

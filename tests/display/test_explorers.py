@@ -248,7 +248,8 @@ def test_certificate_explorer(tiny_study):
 
 
 def test_a_page_of_faces_is_decided_before_the_first_picture_and_all_on_request(tiny_study, monkeypatch):
-    monkeypatch.setattr("lassi_lib.display.explorers._PER_PAGE", 5)
+    monkeypatch.setattr("lassi_lib.display.explorers.PER_PAGE", 5)
+    monkeypatch.setattr("lassi_lib.display.picker.PER_PAGE", 5)
     calls, certify = [], exact_decision.certify_point
     monkeypatch.setattr(
         exact_decision, "certify_point", lambda *args: calls.append(args[2]) or certify(*args)
