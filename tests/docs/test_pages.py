@@ -96,6 +96,13 @@ def test_the_readmes_minutes_are_those_of_the_profiles(profile):
     assert (f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.0f} hours") in row
 
 
+def test_the_method_fits_two_printed_pages():
+    # A4 in 10 point with margins of 1.8 cm, its one figure as wide as the text
+    page = (ROOT / "docs" / "method.md").read_text()
+    assert len(page.split()) < 1100
+    assert page.count("![") == 1
+
+
 def measured() -> dict:
     return json.loads((ROOT / "docs" / "figures" / "method.json").read_text())
 
