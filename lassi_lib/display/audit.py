@@ -10,9 +10,21 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 
-from lassi_lib.display.style import StudyFigure, colours_of, grouped, margins, marker_of, words
-
-_GOOD, _BAD = "#0072B2", "#D55E00"
+from lassi_lib.display.style import (
+    BAD,
+    DARK,
+    GOOD,
+    GREY,
+    INK,
+    PAPER,
+    SHADE,
+    StudyFigure,
+    colours_of,
+    grouped,
+    margins,
+    marker_of,
+    words,
+)
 
 
 def prediction_figure(positions: pd.DataFrame, t_quantile: float, bound: float) -> StudyFigure:
@@ -25,13 +37,13 @@ def prediction_figure(positions: pd.DataFrame, t_quantile: float, bound: float) 
     figure = StudyFigure(figsize=(9, 1.4 + 0.17 * len(table)), layout="constrained")
     axes = figure.subplots()
     y = np.arange(len(table))
-    axes.axvspan(-t_quantile, t_quantile, color="#eef3f8", lw=0, label="prediction interval")
+    axes.axvspan(-t_quantile, t_quantile, color=SHADE, lw=0, label="prediction interval")
     for side in (-bound, bound):
         label = "bound for the same seeds" if side > 0 else None
-        axes.axvline(side, color="#555555", lw=1, ls="--", label=label)
+        axes.axvline(side, color=GREY, lw=1, ls="--", label=label)
     for outside, colour, marker, name in (
-        (False, _GOOD, "o", "inside"),
-        (True, _BAD, "D", "outside the prediction interval"),
+        (False, GOOD, "o", "inside"),
+        (True, BAD, "D", "outside the prediction interval"),
     ):
         here = (table["outside"] == outside).to_numpy()
         axes.plot(
@@ -61,7 +73,7 @@ def majority_figure(table: pd.DataFrame) -> StudyFigure:
     for axes, (name, part) in zip(panels, parts.items(), strict=True):
         here = part.reset_index(drop=True)
         middle, ends = here["accuracy"] - here["majority_rate"], margins(here, "accuracy")
-        axes.axvline(0, color="black", lw=1)
+        axes.axvline(0, color=INK, lw=1)
         for method in dict.fromkeys(here["method"]):
             mine = (here["method"] == method).to_numpy()
             axes.errorbar(
@@ -72,7 +84,7 @@ def majority_figure(table: pd.DataFrame) -> StudyFigure:
         axes.set(yticks=range(len(here)), ylim=(len(here) - 0.4, -0.6))
         axes.set_yticklabels([words(r) for r in here["row"]], fontsize=7)
         for label, wrong in zip(axes.get_yticklabels(), below, strict=True):
-            label.set_color(_BAD if wrong else "#333333")
+            label.set_color(BAD if wrong else DARK)
         axes.set_title(name, loc="left", fontsize=10)
         axes.grid(axis="y", visible=False)
     panels[-1].set_xlabel("accuracy minus majority rate, points (intervals: faces of one run)")
@@ -91,16 +103,14 @@ def association_dumbbells(beside: pd.DataFrame) -> StudyFigure:
     axes = figure.subplots()
     y = np.arange(len(table)) + 0.6 * table["task"].map(order).to_numpy()
     wrong = table["percent_disagrees"].to_numpy(bool)
-    axes.hlines(y[wrong], table["rate_with"][wrong], table["printed_percent"][wrong], color=_BAD, lw=2)
+    axes.hlines(y[wrong], table["rate_with"][wrong], table["printed_percent"][wrong], color=BAD, lw=2)
+    axes.plot(table["base_rate"], y, "|", color=INK, ms=11, mew=1.5, ls="none", label="base rate of the task")
     axes.plot(
-        table["base_rate"], y, "|", color="black", ms=11, mew=1.5, ls="none", label="base rate of the task"
-    )
-    axes.plot(
-        table["rate_with"], y, "o", color=_GOOD, ms=7, ls="none", label="P(task | attribute), recomputed"
+        table["rate_with"], y, "o", color=GOOD, ms=7, ls="none", label="P(task | attribute), recomputed"
     )
     for disagrees, name in ((False, "printed, agrees"), (True, "printed, disagrees")):
         here = wrong == disagrees
-        style = {"mfc": "none" if not disagrees else _BAD, "mec": "black" if not disagrees else _BAD}
+        style = {"mfc": "none" if not disagrees else BAD, "mec": INK if not disagrees else BAD}
         axes.plot(table["printed_percent"][here], y[here], "D", ms=5, ls="none", label=name, **style)
     axes.set(xscale="log", xlabel="% of faces with the attribute", yticks=y, ylim=(y.max() + 0.7, -0.7))
     axes.xaxis.set_major_formatter("{x:g}")
@@ -138,7 +148,7 @@ def heatmap(axes: Axes, grid: pd.DataFrame, text: Sequence[Sequence[str]], **col
     """Draw a grid of values with a text in every cell that has one, black or white as its colour asks."""
     edges = (np.arange(n + 1) - 0.5 for n in reversed(grid.shape))
     shown = np.ma.masked_invalid(grid.to_numpy(float))
-    image = axes.pcolormesh(*edges, shown, edgecolors="white", linewidth=1, **colours)  # vectors, no picture
+    image = axes.pcolormesh(*edges, shown, edgecolors=PAPER, linewidth=1, **colours)  # vectors, no picture
     axes.invert_yaxis()
     for i, row in enumerate(grid.to_numpy(float)):
         for j, value in enumerate(row):
@@ -148,7 +158,7 @@ def heatmap(axes: Axes, grid: pd.DataFrame, text: Sequence[Sequence[str]], **col
                 "ha": "center",
                 "va": "center",
                 "fontsize": 9,
-                "color": "black" if light > 0.5 else "white",
+                "color": INK if light > 0.5 else PAPER,
             }
             axes.text(j, i, text[i][j] if known else "", **style)
     axes.set(xticks=range(grid.shape[1]), yticks=range(grid.shape[0]))

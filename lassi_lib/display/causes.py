@@ -6,7 +6,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from lassi_lib.display.style import StudyFigure, colours_of, grouped, margins, marker_of, pair_names, words
+from lassi_lib.display.style import (
+    GREY,
+    SHADE,
+    StudyFigure,
+    colours_of,
+    grouped,
+    margins,
+    marker_of,
+    pair_names,
+    words,
+)
 
 _PANELS = {
     "certified_fairness": "certified fairness (%)",
@@ -25,7 +35,7 @@ def phi_lines(summary: pd.DataFrame) -> StudyFigure:
     for line, (pair, here) in zip(grid, pairs.items(), strict=True):
         for axes, column in zip(line, _PANELS, strict=True):
             for x in here.loc[here["celebas"], "phi"].unique():
-                axes.axvline(x, color="#555555", lw=0.8, ls=":")
+                axes.axvline(x, color=GREY, lw=0.8, ls=":")
             _draw(axes, here, column, "phi", {x: x for x in here["phi"]}, "-")
             axes.margins(x=0.1)
             axes.locator_params(axis="x", nbins=4)
@@ -83,5 +93,5 @@ def _draw(axes, table: pd.DataFrame, column: str, by: str, place: dict, line: st
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())
-        (axes.axhspan if across else axes.axvspan)(limits["lim"][0], 100, color="#eef3f8", lw=0, zorder=0)
+        (axes.axhspan if across else axes.axvspan)(limits["lim"][0], 100, color=SHADE, lw=0, zorder=0)
     (axes.set_ylabel if across else axes.set_xlabel)(_PANELS[column], fontsize=9)

@@ -9,7 +9,21 @@ import numpy as np
 import pandas as pd
 from matplotlib.patches import Patch
 
-from lassi_lib.display.style import StudyFigure, colours_of, grouped, margins, marker_of, pair_names, words
+from lassi_lib.display.style import (
+    DARK,
+    GREY,
+    INK,
+    PALE,
+    PAPER,
+    SHADE,
+    StudyFigure,
+    colours_of,
+    grouped,
+    margins,
+    marker_of,
+    pair_names,
+    words,
+)
 
 
 def fairness_bars(summary: pd.DataFrame, published: Mapping[str, str] | None = None) -> StudyFigure:
@@ -48,16 +62,14 @@ def _rate_bars(
         bars = axes.barh(y, mean, 0.9 * thick, color=colours[method], label=method)
         for bar, single in zip(bars, _single(summary, rows), strict=True):
             if single:
-                bar.set(hatch="///", edgecolor="white", linewidth=0)
-        axes.errorbar(
-            mean, y, xerr=margins(rows, value), fmt="none", ecolor="#333333", elinewidth=1, capsize=2
-        )
+                bar.set(hatch="///", edgecolor=PAPER, linewidth=0)
+        axes.errorbar(mean, y, xerr=margins(rows, value), fmt="none", ecolor=DARK, elinewidth=1, capsize=2)
         if value == "accuracy" and "majority_rate" in rows:
             name = "majority rate" if j == 0 else None
-            axes.plot(rows["majority_rate"], y, "|", color="black", ms=9, mew=2, label=name)
+            axes.plot(rows["majority_rate"], y, "|", color=INK, ms=9, mew=2, label=name)
         for marker, (column, name) in zip("DsoP", published.items(), strict=False):
             if column in rows and rows[column].notna().any():
-                shown = {"mfc": "white", "mec": "black", "mew": 1.2, "ms": 5.5, "ls": "none", "zorder": 5}
+                shown = {"mfc": PAPER, "mec": INK, "mew": 1.2, "ms": 5.5, "ls": "none", "zorder": 5}
                 axes.plot(rows[column], y, marker, label=name if j == 0 else None, clip_on=False, **shown)
     axes.set(xlim=(0, 100.8), ylim=(len(pairs) - 0.45, -0.55), xlabel=label, yticks=range(len(pairs)))
     axes.set_yticklabels([words(p) for p in pairs])
@@ -65,7 +77,7 @@ def _rate_bars(
     handles, names = axes.get_legend_handles_labels()
     first = sorted(range(len(names)), key=lambda i: names[i] not in methods)  # methods before markers
     if _single(summary, summary).any():
-        handles.append(Patch(facecolor="#999999", edgecolor="white", hatch="///", linewidth=0))
+        handles.append(Patch(facecolor=PALE, edgecolor=PAPER, hatch="///", linewidth=0))
         names.append("one seed: interval of the points alone")
         first.append(len(names) - 1)
     figure.legend_above([handles[i] for i in first], [names[i] for i in first])
@@ -93,8 +105,8 @@ def radius_scatter(rows: pd.DataFrame, columns: int = 3) -> StudyFigure:
     positive = radii[radii > 0]
     low, high = (positive.min() / 1.5, positive.max() * 1.5) if positive.size else (0.1, 10.0)
     for axes, (pair, here) in zip(panels, pairs.items(), strict=False):
-        axes.fill_between([low, high], [low, high], high, color="#eef3f8", lw=0)
-        axes.plot([low, high], [low, high], color="#555555", lw=1)
+        axes.fill_between([low, high], [low, high], high, color=SHADE, lw=0)
+        axes.plot([low, high], [low, high], color=GREY, lw=1)
         lost = []
         for method in methods:
             mine = here[here["method"] == method]
@@ -105,7 +117,7 @@ def radius_scatter(rows: pd.DataFrame, columns: int = 3) -> StudyFigure:
         axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), box_aspect=1)
         axes.set_title(f"{textwrap.fill(words(pair), 31)}\n", loc="left", fontsize=10)
         counts = " / ".join(f"{n:,}" for n in lost)
-        axes.text(0, 1.02, f"abstained: {counts}", transform=axes.transAxes, fontsize=8, color="#555555")
+        axes.text(0, 1.02, f"abstained: {counts}", transform=axes.transAxes, fontsize=8, color=GREY)
     for axes in panels[len(pairs) :]:
         axes.remove()
     note = "Shaded: certified, d_cs < d_rs. Abstentions in the order of the legend."

@@ -9,14 +9,26 @@ import numpy as np
 import pandas as pd
 
 from lassi_lib.display.faces import face_rows
-from lassi_lib.display.style import StudyFigure, class_name, colours_of, grouped, marker_of, words
+from lassi_lib.display.style import (
+    DARK,
+    GREY,
+    INK,
+    MODE_COLOURS,
+    SHADE,
+    StudyFigure,
+    class_name,
+    colours_of,
+    grouped,
+    marker_of,
+    words,
+)
 
-# marker, colour and size: where answers agree, the smaller marker lies on the larger
+# marker and size: where answers agree, the smaller marker lies on the larger
 MODE_STYLE = {
-    "empirical": ("o", "white", 10),
-    "exact_decision": ("D", "#111111", 6),
-    "monte_carlo": ("^", "#d9d9d9", 10),
-    "exact_smoothing": ("s", "#8c8c8c", 5),
+    "empirical": ("o", 10),
+    "exact_decision": ("D", 6),
+    "monte_carlo": ("^", 10),
+    "exact_smoothing": ("s", 5),
 }
 
 
@@ -31,12 +43,13 @@ def mode_dots(table: pd.DataFrame) -> StudyFigure:
             rows = here[here["method"] == method]
             axes.plot(rows["fair"], [y] * len(rows), color=colours[method], lw=5, alpha=0.35)
             for _, row in rows.sort_values("mode", key=lambda m: m.map(list(MODE_STYLE).index)).iterrows():
-                marker, face, size = MODE_STYLE[row["mode"]]
+                marker, size = MODE_STYLE[row["mode"]]
                 ends = [[row["fair"] - row["fair_low"]], [row["fair_high"] - row["fair"]]]
                 axes.errorbar(
                     row["fair"], y, xerr=np.clip(ends, 0, None), ecolor=colours[method], elinewidth=1
                 )
-                axes.plot(row["fair"], y, marker, mfc=face, mec="black", ms=size, clip_on=False, zorder=4)
+                look = {"mfc": MODE_COLOURS[row["mode"]], "mec": INK, "ms": size}
+                axes.plot(row["fair"], y, marker, clip_on=False, zorder=4, **look)
             ticks.append(y)
             names.append(f"{words(pair)}   {method}" if method == methods[0] else method)
             y += 1.0
@@ -46,7 +59,7 @@ def mode_dots(table: pd.DataFrame) -> StudyFigure:
     axes.grid(axis="y", visible=False)
     shown = [m for m in MODE_STYLE if m in set(table["mode"])]
     handles = [
-        axes.plot([], [], MODE_STYLE[m][0], mfc=MODE_STYLE[m][1], mec="black", ms=MODE_STYLE[m][2])[0]
+        axes.plot([], [], MODE_STYLE[m][0], mfc=MODE_COLOURS[m], mec=INK, ms=MODE_STYLE[m][1])[0]
         for m in shown
     ]
     figure.legend_above(handles, [words(m) for m in shown], ncols=4)
@@ -76,7 +89,7 @@ def slack_curves(rows: pd.DataFrame) -> StudyFigure:
     styles = {"monte_carlo": "--", "exact_smoothing": "-"}
     low, high = np.quantile(rows["slack"], [0.002, 0.998])
     for axes, here in zip(panels, pairs.values(), strict=True):
-        axes.axvspan(0, max(high, 1.0), color="#eef3f8", lw=0)
+        axes.axvspan(0, max(high, 1.0), color=SHADE, lw=0)
         for method in methods:
             for mode, line in styles.items():
                 x = here.loc[(here["method"] == method) & (here["mode"] == mode), "slack"].sort_values()
@@ -88,7 +101,7 @@ def slack_curves(rows: pd.DataFrame) -> StudyFigure:
     figure.supxlabel("d_rs - d_cs (shaded: certified)", fontsize=9)
     figure.supylabel("% of points below", fontsize=9)
     handles = [panels[0].plot([], [], color=colours[m], lw=3)[0] for m in methods]
-    handles += [panels[0].plot([], [], styles[m], color="#333333", lw=1.4)[0] for m in styles]
+    handles += [panels[0].plot([], [], styles[m], color=DARK, lw=1.4)[0] for m in styles]
     figure.legend_above(handles, [*methods, *(words(m) for m in styles)])
     return figure
 
@@ -109,7 +122,7 @@ def radius_lines(table: pd.DataFrame, at: float | None = None) -> StudyFigure:
             style = {"marker": marker_of(method), "ms": 4, "color": colours[method], "label": method}
             axes.plot(rows["epsilon"], rows["fair"], **style)
         if at is not None:
-            axes.axvline(at, color="#555555", lw=0.8, ls=":")
+            axes.axvline(at, color=GREY, lw=0.8, ls=":")
         axes.set(ylim=(0, 101))
     figure.supxlabel("epsilon, radius of the similarity set", fontsize=9)
     figure.supylabel("decision constant (% of points)", fontsize=9)

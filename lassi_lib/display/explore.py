@@ -10,12 +10,23 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.colors import to_rgb
 from matplotlib.patches import Circle
 
 from lassi_lib.display.faces import face_rows
-from lassi_lib.display.style import StudyFigure, class_name, colours_of, words
+from lassi_lib.display.style import (
+    BAD,
+    FAINT,
+    GREY,
+    INK,
+    OUT_OF_RANGE,
+    PAPER,
+    StudyFigure,
+    class_name,
+    colours_of,
+    words,
+)
 
-OUT_OF_RANGE = (0, 114, 178), (230, 159, 0)  # below and above: Okabe & Ito's blue and orange
 _FULL = 0.25  # a difference of a quarter of the range has the fullest colour
 MODE_WORDS = {
     "monte_carlo": "Monte Carlo",
@@ -23,7 +34,6 @@ MODE_WORDS = {
     "exact_decision": "exact decision",
     "empirical": "empirical",
 }
-_GREY = "#555555"
 
 
 def glow_figure(original: np.ndarray, frames: Sequence[Any]) -> StudyFigure:
@@ -58,7 +68,8 @@ def _marked(images: np.ndarray) -> np.ndarray:
 
     faded = np.repeat(_bytes(0.8 + 0.2 * (images + 0.5).clip(0, 1)).mean(1, keepdims=True), 3, axis=1)
     for colour, lost in zip(OUT_OF_RANGE, beyond_images(images), strict=True):
-        faded = np.where(lost.any(1, keepdims=True), np.array(colour)[:, None, None], faded)
+        full = np.round(255 * np.array(to_rgb(colour)))
+        faded = np.where(lost.any(1, keepdims=True), full[:, None, None], faded)
     return faded.astype(np.uint8)
 
 
@@ -82,7 +93,7 @@ def certificate_figure(views: Sequence[Any]) -> StudyFigure:
     """
     if not views:
         raise ValueError("no view to show")
-    figure = StudyFigure(figsize=(9.3, 3.5 * len(views)), facecolor="white")
+    figure = StudyFigure(figsize=(9.3, 3.5 * len(views)), facecolor=PAPER)
     figure.vector = True
     colours = colours_of(list(dict.fromkeys(v.method for v in views)))
     for place, view in enumerate(views):
@@ -123,20 +134,20 @@ def _draw_margin(axes: Any, view: Any, colour: str) -> None:
     margin = np.concatenate([ends[:1], view.margin[inside], ends[1:]])
     axes.plot(view.nodes, view.margin, color=colour, lw=1, ls=":")
     axes.plot(t, margin, color=colour, lw=1.8)
-    axes.axhline(0, color="black", lw=0.8)
+    axes.axhline(0, color=INK, lw=0.8)
     low = min(float(view.margin.min()), 0)
     spread = max(float(np.ptp([*view.margin, 0])), 1e-9)
     low, high = low - 0.12 * spread, max(float(view.margin.max()), 0) + 0.12 * spread
     stroke = np.stack([margin - 0.022 * spread, margin + 0.022 * spread, np.full_like(margin, np.nan)], 1)
     axes.plot(np.repeat(t, 3), stroke.ravel(), color=colour, lw=0.7)  # one path: thousands would swell a page
-    axes.axhspan(low, 0, color="#eeeeee", lw=0)
+    axes.axhspan(low, 0, color=FAINT, lw=0)
     witness = view.answers.set_index("mode")["witness"].get("exact_decision", np.nan)
     if np.isfinite(witness):
-        style = {"ms": 9, "mfc": "#D55E00", "mec": "black", "mew": 0.7}
+        style = {"ms": 9, "mfc": BAD, "mec": INK, "mew": 0.7}
         axes.plot(witness, float(np.interp(witness, view.nodes, view.margin)), "v", **style)
     count = int((np.abs(view.nodes) < view.epsilon).sum())
     note = f"{count} kinks; shaded: another class is decided"
-    axes.text(0.99, 0.02, note, transform=axes.transAxes, ha="right", fontsize=7.5, color=_GREY)
+    axes.text(0.99, 0.02, note, transform=axes.transAxes, ha="right", fontsize=7.5, color=GREY)
     axes.set(xlim=(view.t[0] - half, view.t[-1] + half), ylim=(low, high))
     axes.set_xlabel("t", fontsize=9, labelpad=1)
     axes.set_ylabel("distance to the boundary", fontsize=8.5)
@@ -150,12 +161,12 @@ def _draw_plane(axes: Any, view: Any, colour: str) -> None:
     reach = 1.12 * max(*radii, float(np.abs(view.path[inside, 1:]).max()), 1e-9)
     axes.plot(x, y, color=colour, lw=0.8, ls=":")
     axes.plot(x[inside], y[inside], color=colour, lw=2)
-    axes.plot(0, 0, "+", color="black", ms=8, mew=1.5)
-    axes.plot(np.interp(0, t, x), np.interp(0, t, y), "o", ms=4, mfc="white", mec="black", mew=0.8)
+    axes.plot(0, 0, "+", color=INK, ms=8, mew=1.5)
+    axes.plot(np.interp(0, t, x), np.interp(0, t, y), "o", ms=4, mfc=PAPER, mec=INK, mew=0.8)
     if np.isfinite(view.d_rs):
-        axes.axvspan(view.d_rs, reach, color="#eeeeee", lw=0)
-        axes.axvline(view.d_rs, color="black", lw=0.8)
-        axes.add_patch(Circle((0, 0), view.d_rs, fill=False, ec="black", lw=1.1))
+        axes.axvspan(view.d_rs, reach, color=FAINT, lw=0)
+        axes.axvline(view.d_rs, color=INK, lw=0.8)
+        axes.add_patch(Circle((0, 0), view.d_rs, fill=False, ec=INK, lw=1.1))
     if np.isfinite(view.d_cs):
         axes.add_patch(Circle((0, 0), view.d_cs, fill=False, ec=colour, lw=1.4, ls="--"))
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), box_aspect=1)
@@ -171,7 +182,7 @@ def _draw_answers(axes: Any, view: Any) -> None:
     for line, a in enumerate(view.answers.to_dict("records")):
         top = 1 - 0.135 * line
         radii = " (d_cs / d_rs)" if np.isfinite([a["d_cs"], a["d_rs"]]).all() else ""
-        axes.text(0, top, MODE_WORDS[a["mode"]] + radii, va="top", fontsize=8, color=_GREY)
+        axes.text(0, top, MODE_WORDS[a["mode"]] + radii, va="top", fontsize=8, color=GREY)
         axes.text(0, top - 0.05, _said(a), va="top", fontsize=8.5)
     if view.pair is None:
         return
@@ -182,7 +193,7 @@ def _draw_answers(axes: Any, view: Any) -> None:
         t = view.answers.set_index("mode")["witness"]["exact_decision"] if place else 0.0
         shown = f"{t:+.2f}" if place else "0"
         at.set_title(f"t = {shown}: {class_name(k)}", fontsize=8, pad=2)
-    axes.text(0, 0.42, "treated differently:", fontsize=8, color=_GREY)
+    axes.text(0, 0.42, "treated differently:", fontsize=8, color=GREY)
 
 
 def _said(a: dict) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lassi_lib.display.style import DPI, StudyFigure, words
+from lassi_lib.display.style import DPI, PAPER, StudyFigure, words
 
 _GAP, _PAGE = 2, 900  # pixels between images, width of a page
 
@@ -81,7 +81,7 @@ def face_rows(
             canvas[top : top + size, left : left + size] = image.transpose(1, 2, 0)
     margin = 8 + 7 * max((len(label) for label in labels), default=-1)  # pixels, for the labels
     height, width = zoom * canvas.shape[0], zoom * canvas.shape[1]
-    figure = StudyFigure(figsize=((width + margin) / DPI, height / DPI), dpi=DPI, facecolor="white")
+    figure = StudyFigure(figsize=((width + margin) / DPI, height / DPI), dpi=DPI, facecolor=PAPER)
     axes = figure.add_axes((margin / (width + margin), 0, width / (width + margin), 1))
     axes.imshow(
         canvas, interpolation="nearest", extent=(0, canvas.shape[1], canvas.shape[0], 0), aspect="auto"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lassi_lib.display.faces import face_rows
-from lassi_lib.display.style import StudyFigure, colours_of, marker_of, pair_names, words
+from lassi_lib.display.style import DARK, PAPER, StudyFigure, colours_of, marker_of, pair_names, words
 
 
 def kept_dots(table: pd.DataFrame) -> StudyFigure:
@@ -38,7 +38,7 @@ def kept_dots(table: pd.DataFrame) -> StudyFigure:
                 colour = colours[row["method"]]
                 axes.plot([low, high], [at + lift] * 2, color=colour, lw=1.2)
                 axes.plot(x, at + lift, marker_of(row["method"]), ms=6, mec=colour, clip_on=False,
-                          mfc=colour if group == "fair" else "white", zorder=4)  # fmt: skip
+                          mfc=colour if group == "fair" else PAPER, zorder=4)  # fmt: skip
         axes.set_title(words(mode), loc="left", fontsize=10)
         axes.grid(axis="y", visible=False)
     ends = table[["kept_fair_low", "kept_others_low"]].min().min()
@@ -48,7 +48,7 @@ def kept_dots(table: pd.DataFrame) -> StudyFigure:
     panels[0].set_ylim(y.max() + 0.7, -0.7)
     figure.supxlabel("keep their decision on all true counterfactuals (% of points)", fontsize=9)
     handles = [panels[0].plot([], [], marker_of(m), color=colours[m])[0] for m in methods]
-    handles += [panels[0].plot([], [], "o", mec="#333333", mfc=c)[0] for c in ("#333333", "white")]
+    handles += [panels[0].plot([], [], "o", mec=DARK, mfc=c)[0] for c in (DARK, PAPER)]
     figure.legend_above(handles, [*methods, "found fair", "all others"])
     return figure
 

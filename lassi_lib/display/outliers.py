@@ -10,7 +10,17 @@ import pandas as pd
 from matplotlib.patches import Rectangle
 
 from lassi_lib.display.audit import heatmap
-from lassi_lib.display.style import DPI, StudyFigure, class_name, colours_of, marker_of, words
+from lassi_lib.display.style import (
+    DPI,
+    GREY,
+    INK,
+    PAPER,
+    StudyFigure,
+    class_name,
+    colours_of,
+    marker_of,
+    words,
+)
 
 _AXES = {
     "abs_phi": "|phi| of attribute and task in the labels",
@@ -34,7 +44,7 @@ def strip_figure(strips: Sequence[Any]) -> StudyFigure:
     wide, line, text = m * (size + _GAP) * zoom, 19, 430  # pixels: frames, a method's line, words beside
     heights = [size * zoom + line * len(s.answers) + 16 for s in strips]
     width, height = wide + text + 12, sum(heights) + 24
-    figure = StudyFigure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+    figure = StudyFigure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=PAPER)
     colours = colours_of(list(dict.fromkeys(x for s in strips for x in s.answers["method"])))
     top = height - 22
     for number, strip in enumerate(strips):
@@ -61,7 +71,7 @@ def strip_figure(strips: Sequence[Any]) -> StudyFigure:
             marks.plot(place[same], np.full(same.sum(), y), "o", ms=5, **style)
             marks.plot(place[~same], np.full((~same).sum(), y), "x", ms=7, mew=2.2, **style)
             if np.isfinite(a["t"]):
-                marks.plot((a["t"] - start) / step, y - 0.3, "v", ms=6, mec="black", mew=0.7, **style)
+                marks.plot((a["t"] - start) / step, y - 0.3, "v", ms=6, mec=INK, mew=0.7, **style)
             marks.text(m - 0.36, y, _certificate(a), va="center", fontsize=8)
         marks.set(xlim=(-0.5, m - 0.5), ylim=(rows - 0.4, -0.75))
         marks.axis("off")
@@ -89,7 +99,7 @@ def outlier_scatter(means: pd.DataFrame, fits: pd.DataFrame, labelled: Iterable[
     means = means[np.isfinite(means["ratio"])]
     pairs = means["task"] + "/" + means["sensitive"]
     for axes, (name, label) in zip(panels, _AXES.items(), strict=True):
-        axes.axhline(1, color="#555555", lw=0.8, ls=":")
+        axes.axhline(1, color=GREY, lw=0.8, ls=":")
         values, said = np.exp(means[name]) if name == "log_positives" else means[name], []
         for method in methods:
             mine = means["method"] == method
@@ -105,7 +115,7 @@ def outlier_scatter(means: pd.DataFrame, fits: pd.DataFrame, labelled: Iterable[
         named = means.index[pairs.isin(list(labelled)) & (means["method"] == methods[-1])]
         for k, i in enumerate(sorted(named, key=means["ratio"].get)):  # the lower half is named below
             x, y = values[i], means.loc[i, "ratio"]
-            axes.plot(x, y, "o", mfc="none", mec="black", ms=11)
+            axes.plot(x, y, "o", mfc="none", mec=INK, ms=11)
             side = "right" if x > middle else "left"  # names stay inside the panel
             style = {"textcoords": "offset points", "ha": side, "fontsize": 8}
             axes.annotate(
@@ -157,6 +167,6 @@ def outlier_matrix(means: pd.DataFrame, method: str, chosen: tuple[str, str] | N
         axes.set_title(title, loc="left", fontsize=9.5)
         if chosen is not None:
             cell = tasks.index(chosen[0]) - 0.5, attributes.index(chosen[1]) - 0.5
-            axes.add_patch(Rectangle(cell, 1, 1, fill=False, ec="black", lw=3, clip_on=False))
-            axes.add_patch(Rectangle(cell, 1, 1, fill=False, ec="white", lw=1.2, clip_on=False))
+            axes.add_patch(Rectangle(cell, 1, 1, fill=False, ec=INK, lw=3, clip_on=False))
+            axes.add_patch(Rectangle(cell, 1, 1, fill=False, ec=PAPER, lw=1.2, clip_on=False))
     return figure

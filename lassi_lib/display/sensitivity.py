@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from lassi_lib.display.style import StudyFigure, colours_of, grouped, words
+from lassi_lib.display.style import PAPER, StudyFigure, colours_of, grouped, words
 
 RATES = {"certified_fairness": "certified fairness (%)", "accuracy": "accuracy (%)"}
 _STYLES = ("-", "--", ":", "-.")
@@ -45,7 +45,7 @@ def setting_lines(
                 axes.fill_between(x, *ends, color=colour, alpha=0.12, lw=0)
             if f"eccv_{value}" in part and part[f"eccv_{value}"].notna().any():
                 (shown[f"{method}, published"],) = axes.plot(
-                    x, part[f"eccv_{value}"], "D", ms=5, mfc="white", mec=colour, ls="none", clip_on=False
+                    x, part[f"eccv_{value}"], "D", ms=5, mfc=PAPER, mec=colour, ls="none", clip_on=False
                 )
             if ceilings and row == 0 and part["ceiling"].notna().all():
                 at = (part["d_cs_mean"] * part[setting].astype(float) / part["ceiling"]).iloc[0]

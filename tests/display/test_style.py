@@ -1,21 +1,24 @@
 """Saving: equal data gives equal bytes, lines become SVG and PNG, pictures PNG alone."""
 
+import ast
 import io
 from itertools import combinations
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
-from matplotlib.colors import to_rgb
+from matplotlib.colors import is_color_like, to_rgb
 from PIL import Image
 
+from lassi_lib.display import style
 from lassi_lib.display.certificates import history_curve
-from lassi_lib.display.explore import OUT_OF_RANGE
 from lassi_lib.display.faces import montage
 from lassi_lib.display.style import (
     METHOD_COLOURS,
+    OUT_OF_RANGE,
     StudyFigure,
     class_name,
     colours_of,
@@ -124,13 +127,31 @@ def least_distance(colours, vision):
 def test_colours_are_told_apart_by_every_kind_of_vision(vision):
     names = [*METHOD_COLOURS, "a", "b", "c", "d"]  # the rest of the palette is for methods unknown here
     assert least_distance(colours_of(names).values(), vision) > 15
-    assert least_distance([np.array(c) / 255 for c in OUT_OF_RANGE], vision) > 50
+    assert least_distance(OUT_OF_RANGE, vision) > 50
 
 
 def test_colours_that_are_not_told_apart_are_found():
     assert least_distance(["tab:red", "tab:green"], "deutan") < 10
     assert least_distance(["tab:blue", "tab:purple"], "protan") < 10
     assert least_distance(["white", "yellow"], "usual") > 90
+
+
+def written_colours(source):
+    """All texts in a module's code that matplotlib takes for a colour; letters alone are markers or names."""
+    texts = [n.value for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Constant)]
+    return [t for t in texts if isinstance(t, str) and len(t) > 2 and t != "none" and is_color_like(t)]
+
+
+def test_colours_are_written_in_one_place():
+    here = Path(style.__file__)
+    written = {p.name: written_colours(p.read_text()) for p in here.parent.glob("*.py")}
+    assert "#0072B2" in written.pop(here.name) and len(written) > 5
+    assert not any(written.values()), written
+
+
+def test_every_way_to_write_a_colour_is_found():
+    source = 'f(color="#D55E00", mfc="#ABC", ec="0.6", ls="none")\nx = {"c": "grey", "m": "o"}'
+    assert set(written_colours(source)) == {"#D55E00", "#ABC", "0.6", "grey"}
 
 
 def test_rows_fall_into_parts_in_the_order_in_which_they_occur():
