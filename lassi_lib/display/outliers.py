@@ -45,14 +45,14 @@ def strip_figure(strips: Sequence[Any]) -> StudyFigure:
     heights = [size * zoom + line * len(s.answers) + 16 for s in strips]
     width, height = wide + text + 12, sum(heights) + 24
     figure = StudyFigure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=PAPER)
+    figure.vector = True
     colours = colours_of(list(dict.fromkeys(x for s in strips for x in s.answers["method"])))
     top = height - 22
     for number, strip in enumerate(strips):
         frame = figure.add_axes((6 / width, (top - size * zoom) / height, wide / width, size * zoom / height))
         padded = np.pad(strip.images, ((0, 0), (0, 0), (0, 0), (0, _GAP)), constant_values=255)
-        frame.imshow(
-            np.concatenate(list(padded.transpose(0, 2, 3, 1)), axis=1), interpolation="nearest", aspect="auto"
-        )
+        row = np.concatenate(list(padded.transpose(0, 2, 3, 1)), axis=1)
+        frame.imshow(row, interpolation="none", aspect="auto")  # "nearest" enlarges what an SVG holds
         frame.axis("off")
         if number == 0:
             for j, t in enumerate(strip.t):

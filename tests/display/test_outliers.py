@@ -1,10 +1,16 @@
 """Strips show every frame, mark and refutation; the scatter shows every pair and names the asked ones."""
 
+import base64
+import io
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from lassi_lib.display.outliers import outlier_matrix, outlier_scatter, strip_figure
+from lassi_lib.display.style import save_figure
 from lassi_lib.study.outliers import PREDICTORS, regress
 from lassi_lib.study.strips import Strip
 
@@ -42,6 +48,23 @@ def test_a_strip_shows_its_frames_and_what_holds_along_them():
     assert "LASSI: d_cs 1.25, d_rs 2.50: certified; exactly verified" in text
     with pytest.raises(ValueError, match="no strip"):
         strip_figure([])
+
+
+def test_strips_are_saved_as_vectors_with_the_frames_as_they_are(tmp_path):
+    one = strip()
+    save_figure(strip_figure([one]), tmp_path, "a", alt="a strip")
+    drawing = (tmp_path / "a.svg").read_text()
+    (stored,) = re.findall(r'href="data:image/png;base64,([^"]+)"', drawing)
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(stored))).convert("RGB"))
+    for j, image in enumerate(one.images):  # as many pixels as were made, though shown twice as wide
+        assert np.array_equal(pixels[:, 50 * j : 50 * j + 48].transpose(2, 0, 1), image)
+    shown = np.asarray(Image.open(tmp_path / "a.png"))
+    assert np.array_equal(shown[22:118:2, 6:102:2].transpose(2, 0, 1), one.images[0])
+
+
+def test_few_strips_are_shown_as_vectors_and_many_as_pixels():
+    assert strip_figure([strip()]).encoded()[0] == "image/svg+xml"
+    assert strip_figure([strip(index=i) for i in range(20)]).encoded()[0] == "image/png"
 
 
 def test_every_pair_is_in_every_panel_and_the_asked_ones_are_named():
