@@ -61,6 +61,14 @@ def page(chromium):
     tab.close()
 
 
+def until(page, expression, seconds=20):
+    """Wait until it holds: asked from here, since the pages' content policy forbids Playwright's own way."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, expression
+        time.sleep(0.05)
+
+
 @pytest.fixture(scope="session")
 def stages(request):
     """The cache of the smoke profile."""

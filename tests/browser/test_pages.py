@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.browser.conftest import ROOT, until
+
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120, func_only=True)]  # without the smoke run itself
 
 # the contrast of every visible text with what it stands on, by the formula of WCAG 2
@@ -32,6 +34,12 @@ CONTRAST = """
 """
 
 
+def low_contrast(page):
+    """Texts that cannot be read well, in folds too."""
+    page.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = true)")
+    return page.evaluate(CONTRAST)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_can_be_read_offline(smoke, page, scheme):
     output, _, _ = smoke
@@ -50,27 +58,49 @@ def test_every_page_can_be_read_offline(smoke, page, scheme):
             text = page.locator("body").inner_text()
             for dead in ("interactive(children=", "Explorer(children=", "Picture("):
                 assert dead not in text, path.name
-            assert page.evaluate(CONTRAST) == [], path.name
+            assert low_contrast(page) == [], path.name
     finally:
         page.context.set_offline(False)
     assert not [url for url in asked if not url.startswith(("file:", "data:"))]
     assert page.complaints == []
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_committed_pages_can_be_read(page, scheme):
+    page.emulate_media(color_scheme=scheme)
+    folders = sorted(p.parent for p in (ROOT / "results").glob("*/index.html"))
+    longest = [max(folder.glob("[01]*.html"), key=lambda p: p.stat().st_size) for folder in folders]
+    assert len(folders) > 2
+    for path in [ROOT / "results" / "index.html", *longest]:
+        page.goto(path.as_uri())
+        assert low_contrast(page) == [], path
+    assert page.complaints == []
+
+
+# what the tab key must reach, and an ear for what it does reach: its place in that list, top and kind
+STOPS = """
+() => {
+  const all = [...document.querySelectorAll('a[href], summary, button, input, select, textarea, [tabindex="0"]')];
+  const stops = all.filter((e) => e.checkVisibility());
+  window.reached = [];
+  addEventListener('focusin', ({ target: e }) =>
+    reached.push([stops.indexOf(e), e.getBoundingClientRect().top + scrollY, e.tagName]));
+  return stops.length;
+}
+"""
+
+
 def test_keys_go_through_every_page_from_top_to_bottom(smoke, page):
     output, _, _ = smoke
-    for path in sorted(output.glob("*.html")):
+    for path in [*sorted(output.glob("*.html")), ROOT / "results" / "index.html"]:
         page.goto(path.as_uri())
-        tops, names = [], []
-        for _ in range(12):
+        count = page.evaluate(STOPS)
+        assert 3 < count < 500, path
+        for _ in range(count):
             page.keyboard.press("Tab")
-            top, name = page.evaluate(
-                "() => { const e = document.activeElement; return [e.getBoundingClientRect().top + scrollY, e.tagName] }"
-            )
-            if name == "BODY":  # past the last one
-                break
-            tops.append(top)
-            names.append(name)
-        assert len(tops) > 3 and tops == sorted(tops), path.name
+        until(page, f"reached.length >= {count}")
+        places, tops, kinds = zip(*page.evaluate("reached"), strict=True)
+        assert list(places) == list(range(count)), path  # each once: no trap, and nothing left out
+        assert list(tops) == sorted(tops), path
         if path.name != "index.html":  # the skip link, folds and wide tables
-            assert names[0] == "A" and {"SUMMARY", "DIV"} <= set(names), path.name
+            assert kinds[0] == "A" and {"SUMMARY", "DIV"} <= set(kinds), path

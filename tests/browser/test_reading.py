@@ -1,8 +1,8 @@
 """The committed results in a browser: on a phone and on a desk, by keyboard, from the overview to a table."""
 
-import time
-
 import pytest
+
+from tests.browser.conftest import until
 
 pytestmark = pytest.mark.browser
 READ = ["index.html", "demo/index.html", "demo/01_claim1_certified_fairness.html", "demo/05_outlier_analysis.html",
@@ -23,14 +23,6 @@ def test_no_page_scrolls_sideways(page, rendered, name):
         assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
     page.context.set_offline(False)
     assert page.complaints == []
-
-
-def until(page, expression, seconds=20):
-    """Wait until it holds: asked from here, since the pages' content policy forbids Playwright's own way."""
-    end = time.monotonic() + seconds
-    while not page.evaluate(expression):
-        assert time.monotonic() < end, expression
-        time.sleep(0.05)
 
 
 def test_the_keyboard_skips_to_the_content_and_scrolls_a_wide_table(page, rendered):
