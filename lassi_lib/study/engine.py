@@ -272,6 +272,7 @@ def close(client: Client) -> None:
         cluster.close(timeout=_CLOSING)
     except Exception:  # the work is done: whatever Dask stumbles over, its processes have to end
         cluster.shutdown_on_close = False  # Dask is not to try it again when this process ends
+        cluster.status = type(cluster.status).closed  # nor to warn of it when it is collected
         for process in worker_processes():
             process.kill()
 

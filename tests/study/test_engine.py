@@ -206,6 +206,7 @@ def test_a_cluster_that_cannot_be_closed_leaves_no_worker(monkeypatch):
     monkeypatch.setattr(WorkerProcess, "kill", stumbles)
     engine.close(client)
     until(lambda: not (engine.worker_processes() or any(map(psutil.pid_exists, workers))))
+    assert client.cluster.status.name == "closed"  # else Dask would warn, whenever it is collected
 
 
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
