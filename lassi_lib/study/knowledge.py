@@ -7,12 +7,13 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 import torch
+from scipy import special
 
 from lassi_lib.errors import StudyError
-from lassi_lib.learning.diagnostics import auc_interval, effective_rank, linear_probe
+from lassi_lib.learning.diagnostics import auc, both_classes, effective_rank, linear_probe, placements
 from lassi_lib.learning.representation import embed
 from lassi_lib.study.experiment import Experiment
-from lassi_lib.study.statistics import jackknife_margin, with_ends
+from lassi_lib.study.statistics import clopper_pearson, jackknife_margin, with_ends
 from lassi_lib.study.study import Study
 
 _FIT = 8000  # training faces that ranks and probes are taken from at most, and test faces at most
@@ -62,3 +63,33 @@ def _ranks(r: torch.Tensor) -> list[float]:
     count = min(_GROUPS, len(r))
     group = torch.arange(len(r)) % count
     return [effective_rank(r), *(effective_rank(r[group != g]) for g in range(count))]
+
+
+def auc_interval(scores: np.ndarray, y: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
+    """Return (mean AUC, low, high) of m seeds' scores [m, N] for labels [N]: over seeds and points.
+
+    Points: DeLong et al. (1988), from placements averaged over seeds, to which two imagined points are added
+    first, a positive in the middle of the negatives and the reverse (in the manner of Agresti & Coull 1998):
+    without them few positives, well separated, would have next to no variance. Student's t has as many
+    degrees of freedom as the smaller class has points, and for seeds m - 1 (left out for one). The margin of
+    error gives an effective number of points, for which the interval is Clopper & Pearson's; without any
+    margin (all scores are one number) it is the size of the smaller class. In simulations of continuous
+    scores it covers 96 to 99 % at nominal 95 %; with several seeds it is on the long side, since what they
+    say differently of a point counts twice. NaN if there is one class only, or no score.
+    """
+    if not both_classes(y) or np.isnan(scores).any():
+        return np.nan, np.nan, np.nan
+    tail, m, few = (1 - confidence) / 2, len(scores), int(min(np.sum(y), len(y) - np.sum(y)))
+    values = np.array([auc(score, y) for score in scores])
+    middles = [[np.median(score[y == k]) for k in (0, 1)] for score in scores]
+    parts = [placements(score, np.append(y, [1, 0])) for score in np.hstack([scores, middles])]
+    positive, negative = (np.mean(side, axis=0) for side in zip(*parts, strict=True))
+    center, mean = positive.mean(), values.mean()
+    squared = special.stdtrit(few, tail) ** 2 * sum(
+        side.var(ddof=1) / len(side) for side in (positive, negative)
+    )
+    if m > 1:
+        squared += special.stdtrit(m - 1, tail) ** 2 * values.var(ddof=1) / m
+    effective = special.ndtri(tail) ** 2 * center * (1 - center) / squared if squared > 0 else few
+    low, high = clopper_pearson(center * effective, effective, confidence)
+    return float(mean), float(min(low, mean)), float(max(high, mean))

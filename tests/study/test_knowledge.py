@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from lassi_lib.study.experiment import Experiment
-from lassi_lib.study.knowledge import knowledge_table
+from lassi_lib.study.knowledge import auc_interval, knowledge_table
 from lassi_lib.study.params import MethodParams, load_pipeline
 from lassi_lib.study.study import Study
 
@@ -81,3 +82,35 @@ def test_an_attribute_that_every_test_face_has_or_none_has_no_auc(study):
     row = knowledge_table(Uniform(), [ONE], ["Bald", "Young"]).iloc[0]
     assert np.isnan([row["AUC Bald"], row["AUC Bald_low"], row["AUC Bald_high"]]).all()
     assert row["AUC Young"] >= 0
+
+
+@pytest.mark.parametrize(
+    "shift, positives, m", [(0.5, 60, 1), (2.0, 30, 1), (3.0, 20, 1), (2.5, 12, 1), (1.0, 40, 3)]
+)
+def test_the_interval_of_an_auc_covers(shift, positives, m):
+    """New points, and new seeds, whose probes separate the classes better or worse."""
+    rng, inside, n = np.random.default_rng(33), 0, 400
+    y = (np.arange(n) < positives).astype(int)
+    apart = np.exp(rng.normal(0, 0.1 if m > 1 else 0, (600, m))) * shift
+    truth = stats.norm.cdf(
+        np.exp(np.random.default_rng(1).normal(0, 0.1 if m > 1 else 0, 10**5)) * shift / 2**0.5
+    )
+    for each in apart:
+        noise = rng.normal(0, 1, n) * 0.8 + rng.normal(0, 1, (m, n)) * 0.6
+        low, high = auc_interval(each[:, None] * y + noise, y)[1:]
+        inside += low <= truth.mean() <= high
+    assert inside / 600 > 0.945
+    assert inside / 600 < (0.995 if m == 1 else 1)
+
+
+def test_a_perfect_probe_of_few_positives_is_not_certain():
+    y = np.array([1] * 5 + [0] * 200)
+    value, low, high = auc_interval(np.array([y + 0.0]), y)
+    assert (value, high) == (1, 1) and 0.4 < low < 0.95
+    mirrored = auc_interval(-np.array([y + 0.0]), y)
+    assert mirrored == pytest.approx((0, 0, 1 - low))
+    one = auc_interval(np.arange(201.0)[None], (np.arange(201) == 100).astype(int))
+    assert one[0] == 0.5 and one[1] < 0.1 and one[2] > 0.9
+    dead = auc_interval(np.ones((2, 205)), y)
+    assert dead[0] == 0.5 and dead[1] < 0.1 and dead[2] > 0.9
+    assert np.isnan(auc_interval(np.ones((2, 3)), np.ones(3, int))).all()
