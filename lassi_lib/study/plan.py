@@ -94,6 +94,8 @@ def steps_of(study: Study, wanted: Iterable[tuple[Experiment, Question]]) -> lis
         if "predict" in kind.needs:
             base = (study.pipeline.discovery_classifier, e.task, vectors.BOUNDARY_SEED)
             add(vectors.base_classifier_stage(study, *base), "base", *base)
+            search = (e.vector_type, e.task)
+            add(vectors.discovery_stage(study, *search), "discovery", *search)
         for attribute in e.sensitive:
             named = (attribute, e.vector_type, e.task)
             add(vectors.vector_stage(study, *named), "vector", *named)
@@ -195,6 +197,7 @@ def compute(study: Study, step: Step) -> None:
         "latents": study.latents,
         "boundaries": lambda: vectors.boundaries(study),
         "base": lambda *args: vectors.base_classifier(study, *args),
+        "discovery": lambda *args: vectors.discovered(study, *args),
         "vector": study.vector,
         "encoder": study.representation,
         "classifier": study.classifier,

@@ -285,9 +285,8 @@ class Study:
         return SimilaritySet(spanned, self.pipeline.certification.epsilon * find_kind(kind).epsilon, names)
 
     def vector_stages(self, e: Experiment) -> list[Stage]:
-        """Return the stages of an experiment's attribute vectors, each once."""
-        stages = [vectors.vector_stage(self, a, e.vector_type, e.task) for a in e.sensitive]
-        return list({stage.key: stage for stage in stages}.values())
+        """Return the stages of an experiment's attribute vectors."""
+        return [vectors.vector_stage(self, a, e.vector_type, e.task) for a in e.sensitive]
 
     # ---- one experiment ------------------------------------------------------------------------
 

@@ -106,23 +106,44 @@ def base_classifier(study: Study, kind: str, task: str, seed: int) -> BaseClassi
 
 def vector_stage(study: Study, attribute: str, kind: str, task: str) -> Stage:
     """Return the stage of one attribute's vector; it depends on the task only where the kind does."""
-    params: dict[str, Any] = {"attribute": attribute, "kind": kind}
-    parents = [study.latents_stage("train").key]
     needs = find_kind(kind).needs
+    params: dict[str, Any] = {"attribute": attribute, "kind": kind}
+    if "predict" in needs:
+        return Stage("vector", 1, params, (discovery_stage(study, kind, task).key,))
+    parents = [study.latents_stage("train").key]
     if "boundary" in needs or "task_boundary" in needs:
         parents.append(boundaries_stage(study).key)
     if "task_boundary" in needs:
         params["task"] = task
-    if "predict" in needs:
-        params["attribute"] = "all"
-        params |= {
-            "iterations": study.pipeline.discovery_iterations,
-            "threads": study.pipeline.encoder.threads,
-        }
-        parents.append(
-            base_classifier_stage(study, study.pipeline.discovery_classifier, task, BOUNDARY_SEED).key
-        )
     return Stage("vector", 1, params, tuple(parents))
+
+
+def discovery_stage(study: Study, kind: str, task: str) -> Stage:
+    """Return the stage of the one search that finds all discovered vectors of a task."""
+    params = {
+        "kind": kind,
+        "task": task,
+        "iterations": study.pipeline.discovery_iterations,
+        "threads": study.pipeline.encoder.threads,
+    }
+    base = base_classifier_stage(study, study.pipeline.discovery_classifier, task, BOUNDARY_SEED)
+    return Stage(
+        "discovery", 1, params, (study.latents_stage("train").key, boundaries_stage(study).key, base.key)
+    )
+
+
+def discovered(study: Study, kind: str, task: str) -> torch.Tensor:
+    """Return all discovered vectors of a task, float32 [3, d], by the names of `DISCOVERED_NAMES`."""
+    from safetensors.torch import load_file, save_file
+
+    def compute(folder: Path) -> dict:
+        found, facts = _discover(study, kind, task)
+        save_file({"a": found.contiguous()}, folder / "discovery.safetensors")
+        return facts
+
+    return load_file(
+        study.cache.fetch(discovery_stage(study, kind, task), compute) / "discovery.safetensors"
+    )["a"]
 
 
 def vector(study: Study, attribute: str, kind: str, task: str) -> torch.Tensor:
@@ -131,39 +152,34 @@ def vector(study: Study, attribute: str, kind: str, task: str) -> torch.Tensor:
     Raises
     ------
     StudyError
-        If the attribute has more than two classes, or the data set lacks what the kind needs.
+        If the attribute has more than two classes, the data set lacks what the kind needs, or a discovered
+        vector is called otherwise than in `DISCOVERED_NAMES`.
     """
     from safetensors.torch import load_file, save_file
 
     from lassi_lib.similarity.vectors import attribute_vector
 
-    entry = find_kind(kind)
-    if "predict" not in entry.needs and "codes" not in entry.needs and study.n_classes(attribute) != 2:
+    needs = find_kind(kind).needs
+    if "predict" in needs and attribute not in DISCOVERED_NAMES:
+        names = ", ".join(DISCOVERED_NAMES)
+        raise StudyError(f"vectors of kind '{kind}' are called {names}, not '{attribute}'")
+    if not {"predict", "codes"} & set(needs) and study.n_classes(attribute) != 2:
         raise StudyError(
             f"attribute '{attribute}' has {study.n_classes(attribute)} classes: a vector of kind '{kind}' needs two"
         )
 
-    def compute(folder: Path) -> dict | None:
-        facts = None
-        if "predict" in entry.needs:
-            a, facts = _discover(study, kind, task)
+    def compute(folder: Path) -> None:
+        if "predict" in needs:
+            a = discovered(study, kind, task)[DISCOVERED_NAMES.index(attribute)]
         else:
             ready = _inputs(study, attribute, kind, task)
-            given = {name: ready[name]() for name in entry.needs}
-            a = attribute_vector(study.latents("train"), kind=kind, **given)
+            a = attribute_vector(study.latents("train"), kind=kind, **{name: ready[name]() for name in needs})
         save_file({"a": a.contiguous()}, folder / "vector.safetensors")
-        return facts
 
     stage = vector_stage(study, attribute, kind, task)
-    a = study.once(
+    return study.once(
         stage.key, lambda: load_file(study.cache.fetch(stage, compute) / "vector.safetensors")["a"]
     )
-    if "predict" in entry.needs:
-        if attribute not in DISCOVERED_NAMES:
-            names = ", ".join(DISCOVERED_NAMES)
-            raise StudyError(f"vectors of kind '{kind}' are called {names}, not '{attribute}'")
-        return a[DISCOVERED_NAMES.index(attribute)]
-    return a
 
 
 def _inputs(study: Study, attribute: str, kind: str, task: str) -> dict[str, Callable[[], Any]]:

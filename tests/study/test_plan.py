@@ -52,7 +52,8 @@ def test_parents_come_before_children_and_no_stage_twice(study):
     count = {verb: [step.verb for step in steps].count(verb) for verb in {step.verb for step in steps}}
     # one naive encoder serves all vectors; the shipped flow is no step
     assert count == {
-        "latents": 3, "boundaries": 1, "base": 1, "vector": 4, "encoder": 5, "classifier": 5, "certificates": 7,
+        "latents": 3, "boundaries": 1, "base": 1, "discovery": 1, "vector": 4,
+        "encoder": 5, "classifier": 5, "certificates": 7,
     }  # fmt: skip
 
 

@@ -62,6 +62,17 @@ def test_discovered_vectors_are_unit_vectors_of_one_search(study):
         study.vector("Young", "discovered", "Smiling")
 
 
+def test_sets_of_one_two_and_three_discovered_vectors_are_told_apart(study):
+    sets = [DISCOVERED_NAMES[:1], DISCOVERED_NAMES[1:2], DISCOVERED_NAMES[:2], DISCOVERED_NAMES]
+    asked = [Experiment("synthfaces", "Smiling", s, "discovered", "LASSI", 0) for s in sets]
+    for stage in (study.encoder_stage, study.classifier_stage, study.certificates_stage):
+        assert len({stage(e).key for e in asked}) == len(sets)
+    # Naive encoders know no set, their certificates do
+    asked = [replace(e, method="Naive") for e in asked]
+    assert len({study.encoder_stage(e).key for e in asked}) == 1
+    assert len({study.certificates_stage(e).key for e in asked}) == len(sets)
+
+
 def test_the_true_factor_is_what_the_renderer_moves(study):
     a = study.vector("Pale_Skin", "true_factor")
     before, after = (counterfactual_latents(study, "Pale_Skin", v, count=200) for v in (-1.0, 1.0))
