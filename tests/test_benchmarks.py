@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import certification as benchmark
-from benchmarks import cost, rerun, scaling
+from benchmarks import cost, frames, rerun, scaling
 from lassi_lib.certification.certify import MODES, certify
 from lassi_lib.numerics import threads
 
@@ -155,3 +155,14 @@ def test_what_a_rerun_changes_is_counted(tmp_path, capsys):
         with pytest.raises(SystemExit, match="2"):
             rerun.main([mistake, new])
         assert said in capsys.readouterr().err
+
+
+def test_a_walk_of_the_slider_is_timed_and_compared(tiny_study):
+    rows = frames.alone(tiny_study, 2)
+    assert [(r["frame"], r["presses"]) for r in rows] == [("new", 4), ("cached", 4)]
+    assert all(0 < r["median ms"] <= r["95 % under"] for r in rows)
+    steps = iter(range(1, 9))
+    twice = frames.walk("twice as slow", lambda step: 2.0 * next(steps), 2)
+    assert [r["median ms"] for r in twice] == [2 * 3.5, 2 * 5.5]  # 1, 2, 5, 6 and 3, 4, 7, 8
+    once = [r | {"median ms": r["median ms"] / 2} for r in twice]
+    assert frames.with_ratios(once + twice)["ratio"].tolist() == [1, 1, 2, 2]
