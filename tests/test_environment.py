@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+
+from tests.browser.conftest import NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUESTED = [
@@ -116,4 +119,50 @@ def test_the_readme_counts_what_the_audit_counted():
 
 def test_the_readme_and_ci_run_the_same_test_command():
     assert "make test" in (ROOT / "README.md").read_text()
-    assert (ROOT / ".ci" / "run").read_text().strip().endswith("make test")
+    script = (ROOT / ".ci" / "run").read_text().splitlines()
+    commands = [line for line in script if not line.startswith(("#", "set ", "cd "))]
+    assert commands == ["make test"]
+
+
+@pytest.fixture
+def make_browser(tmp_path):
+    """Return a function that runs `make browser` where only the named programs exist: (calls, what it says)."""
+    make = shutil.which("make") or pytest.skip("make is not installed")
+    calls = tmp_path / "calls"
+
+    def run(**programs):
+        for name, body in programs.items():
+            (tmp_path / name.replace("_", "-")).write_text(
+                f'#!/bin/sh\necho "${{0##*/}} $*" >> {calls}\n{body}\n'
+            )
+            (tmp_path / name.replace("_", "-")).chmod(0o755)
+        command = [make, "--silent", "-f", ROOT / "Makefile", "browser"]
+        done = subprocess.run(command, env={"PATH": str(tmp_path)}, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0
+        return calls.read_text().splitlines() if calls.exists() else [], done.stderr.splitlines()
+
+    return run
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_browser_that_the_tests_find_is_left_alone(make_browser, name):
+    assert make_browser(**{name: "", "id": "echo 0", "apt_get": ""}) == ([], [])
+
+
+def test_only_root_installs_a_browser_and_nobody_is_asked_for_a_password(make_browser):
+    user = make_browser(id="echo 1000", apt_get="", sudo="")
+    assert user[0] == ["id -u"]
+    assert len(user[1]) == 1 and "will be skipped" in user[1][0] and "apt-get install chromium" in user[1][0]
+
+
+@pytest.mark.parametrize(("result", "said"), [(0, 0), (100, 1)])
+def test_root_installs_a_browser_and_hears_if_it_cannot_be_had(make_browser, result, said):
+    installing = f'test "$1" = update || exit {result}'
+    calls, lines = make_browser(id="echo 0", apt_get=installing, sudo="")
+    assert [" ".join(c.split()[:2]) for c in calls] == ["id -u", "apt-get update", "apt-get install"]
+    assert calls[-1].endswith(" chromium") and len(lines) == said
+
+
+def test_root_without_apt_get_hears_of_it(make_browser):
+    calls, lines = make_browser(id="echo 0")
+    assert calls == ["id -u"] and len(lines) == 1

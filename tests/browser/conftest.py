@@ -38,7 +38,7 @@ def chromium(tmp_path_factory):
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
-        pytest.skip("no Chromium here: apt-get install chromium (or Chrome) for the browser tests")
+        pytest.skip("no Chromium here: make browser installs it or says how")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch_persistent_context(
             tmp_path_factory.mktemp("chromium"),
