@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,7 @@ class ClassifierTraining:
 
 
 def train_classifier(
-    representation: Representation,
+    representation: Representation | Callable[[torch.Tensor], torch.Tensor],
     z: torch.Tensor,
     y: np.ndarray | torch.Tensor,
     n_classes: int,
@@ -42,7 +43,7 @@ def train_classifier(
 
     Parameters
     ----------
-    representation : Representation
+    representation : Representation or callable
         R.
     z : torch.Tensor
         float32 [N, d] latents on the CPU (maybe memory-mapped).
@@ -65,7 +66,9 @@ def train_classifier(
         If the loss is no longer finite.
     """
     with numerics.threads(training.threads):
-        r = embed(representation.to(device), z)
+        if isinstance(representation, nn.Module):
+            representation.to(device)
+        r = embed(representation, z)
         return fit_classifier(r, y, n_classes, sigma_rs, training, seed=seed).to(device)
 
 

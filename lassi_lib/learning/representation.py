@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 
 import torch
@@ -124,14 +124,22 @@ class Representation(nn.Module):
 
 
 @torch.no_grad()
-def embed(representation: Representation, z: torch.Tensor, batch_size: int = 1024) -> torch.Tensor:
-    """Return R(z) in eval mode, in batches: latents [N, d] -> float32 [N, output] on the CPU."""
-    device = representation.linears[0].weight.device
+def embed(
+    representation: Representation | Callable[[torch.Tensor], torch.Tensor],
+    z: torch.Tensor,
+    batch_size: int = 1024,
+) -> torch.Tensor:
+    """Return R(z) in eval mode, in batches: latents [N, d] -> float32 [N, output] on the CPU.
+
+    A callable that is no module gets the latents where they are.
+    """
+    module = isinstance(representation, nn.Module)
+    device = representation.linears[0].weight.device if module else z.device
 
     def run(size: int) -> torch.Tensor:
         # copies, because a product's last bits may depend on where a memory-mapped file starts in memory
         batches = (batch.to(device, copy=True) for batch in z.split(size))
         return torch.cat([representation(batch).cpu() for batch in batches])
 
-    with eval_mode(representation):
+    with eval_mode(representation) if module else nullcontext():
         return shrinking(run, batch_size)

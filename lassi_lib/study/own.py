@@ -1,4 +1,4 @@
-"""An audit of your own: a folder of face images, a flow, and a classifier, perhaps both of your making.
+"""An audit of your own: a folder of face images, a flow, and a classifier or encoder, perhaps of your making.
 
 `OwnStudy` is the study of a folder: latents, vectors, encoders and certificates are the stages of any other
 study. `own_report` turns its answers into tables, sentences and a verdict.
@@ -42,12 +42,13 @@ class OwnStudy(Study):
         A Glow of your own (see `flow.checkpoint`).
     models : path
         A Python file of your own modules, see docs/your_own.md.
-    flow, classifier : object
-        The same modules, given.
+    flow, classifier, encoder : object
+        The same modules, given. On an encoder alone the study's linear classifier is trained.
     n_rendered, max_images : int
         Images to render where there is no folder; how many of a folder's images to use (0: all).
     sigma_rs : float
-        Noise of randomized smoothing for your own classifier, in standard deviations of its representation.
+        Noise of randomized smoothing for your own classifier or encoder, in standard deviations of its
+        representation.
     data_root : str
         Folder of the profile's own data set.
     **how
@@ -63,16 +64,19 @@ class OwnStudy(Study):
         models: str | Path = "",
         flow: Any = None,
         classifier: Any = None,
+        encoder: Any = None,
         n_rendered: int = 1500,
         max_images: int = 0,
         sigma_rs: float = 1.0,
         data_root: str = "",
         **how: Any,
     ) -> None:
-        from lassi_lib.study.own_models import OwnFlow, adapt, load_models
+        from lassi_lib.study.own_models import OwnFlow, adapt, load_models, standardised
 
         if models:
-            flow, classifier = load_models(models)
+            flow, classifier, encoder = map(load_models(models).get, ("flow", "classifier", "encoder"))
+        if classifier is not None and encoder is not None:
+            raise StudyError("both a classifier and an encoder are given: leave one out")
         self.home = Study(profile, data_root=data_root, **how)
         if checkpoint and flow is not None:
             raise StudyError("both a checkpoint and a flow() of your own are given: leave one out")
@@ -90,9 +94,13 @@ class OwnStudy(Study):
         folder = Path(images).expanduser() if images else rendered_folder(self.home.cache, size, n_rendered)
         super().__init__(pipeline, data_root=folder, **how)
         self.own = None
-        if classifier is not None:
-            self.own = adapt(classifier, self.latents("test")[:16].to(self.device))
-            r = self.own.encoder(self.latents("train")[:512].to(self.device)).detach().double()
+        if classifier is not None or encoder is not None:
+            few, faces = (self.latents(s)[:n].to(self.device) for s, n in (("test", 16), ("train", 512)))
+            if encoder is None:
+                self.own = adapt(classifier, few)
+            else:
+                self.own = standardised(adapt(encoder, few, "encoder"), faces)
+            r = self.own.encoder(faces).detach().double()
             noise = MethodParams(sigma_rs=sigma_rs * float(r.var(0).mean().sqrt()))
             self.pipeline = replace(pipeline, methods=pipeline.methods | {YOURS: noise})
 
@@ -119,7 +127,12 @@ class OwnStudy(Study):
 
     def classifier(self, e: Experiment) -> torch.nn.Linear:
         """Return the linear head C of an experiment: yours, or one trained on the folder."""
-        return self.own.head if e.method == YOURS else super().classifier(e)
+        return self.own.head if e.method == YOURS and not self.trains_head else super().classifier(e)
+
+    @property
+    def trains_head(self) -> bool:
+        """Whether yours is an encoder alone, so that its linear classifier is trained on the folder."""
+        return self.own is not None and self.own.head is None
 
     def experiments(self, pair: str, methods: Iterable[str], seed: int) -> list[Experiment]:
         """Return what is audited: your classifier, or one per method; the last one gets the verdict.
@@ -137,8 +150,9 @@ class OwnStudy(Study):
         for attribute in sensitive:
             self._enough(attribute, "train", NEEDED, "an attribute vector")
         self._enough(task, "test", 2, "judging a classifier")
-        if not self.own:
+        if not self.own or self.trains_head:
             self._enough(task, "train", NEEDED, "training a classifier")
+        if not self.own:
             self._enough(task, "valid", 2, "training a classifier")
         kind = self.pipeline.vector_type
         return [Experiment("folder", task, sensitive, kind, method, seed) for method in methods]

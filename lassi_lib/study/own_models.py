@@ -10,7 +10,7 @@ import importlib.util
 import sys
 from collections.abc import Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,19 @@ from lassi_lib.errors import StudyError
 _AGREE = 1e-3  # two ways to compute the same answers may differ by this share of the largest
 
 
-def load_models(path: str | Path) -> tuple[Any, Any]:
-    """Run a Python file that defines `classifier()` and perhaps `flow()`; return (flow or None, classifier).
+def load_models(path: str | Path) -> dict[str, Any]:
+    """Run a Python file that defines `classifier()` or `encoder()`, and perhaps `flow()`; return what they return.
 
     Raises
     ------
     StudyError
-        If the file is missing, fails, or has no `classifier()`.
+        If the file is missing, fails, or has neither or both of `classifier()` and `encoder()`.
     """
     path = Path(path)
     if path.suffix != ".py" or not path.is_file():
         raise StudyError(
-            f"models '{path}' must be a Python file that defines classifier(): see docs/your_own.md"
+            f"models '{path}' must be a Python file that defines classifier() or encoder(): "
+            "see docs/your_own.md"
         )
     spec = importlib.util.spec_from_file_location("your_own_models", path)
     module = importlib.util.module_from_spec(spec)
@@ -41,12 +42,17 @@ def load_models(path: str | Path) -> tuple[Any, Any]:
     try:
         with _yours(f"{path.name} cannot be read"):
             spec.loader.exec_module(module)
-        if not callable(getattr(module, "classifier", None)):
-            raise StudyError(f"{path.name} defines no classifier(): add a function that returns it")
-        with _yours(f"{path.name}, flow()"):
-            flow = module.flow() if hasattr(module, "flow") else None
-        with _yours(f"{path.name}, classifier()"):
-            return flow, module.classifier()
+        if hasattr(module, "classifier") == hasattr(module, "encoder"):
+            which = "both" if hasattr(module, "encoder") else "neither"
+            raise StudyError(f"{path.name} defines {which} of classifier() and encoder(): define one of them")
+        found = {}
+        for name in ("flow", "classifier", "encoder"):
+            if hasattr(module, name):
+                with _yours(f"{path.name}, {name}()"):
+                    found[name] = getattr(module, name)()
+                if found[name] is None:
+                    raise StudyError(f"{path.name}, {name}() returns None: let it return the module")
+        return found
     finally:
         sys.path.remove(str(path.resolve().parent))
 
@@ -125,19 +131,23 @@ class OwnFlow:
 
 @dataclass(frozen=True)
 class OwnClassifier:
-    """A user's classifier as encoder R and linear head C; `why_not` says why exact modes are not offered."""
+    """A user's classifier as encoder R and linear head C; `why_not` says why exact modes are not offered.
+
+    Without a `head` it is an encoder alone, and C is trained on its representations.
+    """
 
     encoder: Any
-    head: nn.Linear
+    head: nn.Linear | None
     why_not: str
     key: str
 
 
 @torch.no_grad()
-def adapt(given: Any, z: torch.Tensor) -> OwnClassifier:
+def adapt(given: Any, z: torch.Tensor, what: str = "classifier") -> OwnClassifier:
     """Split, check on latents z [N, d] of real faces, N > 2, and where possible fold a user's classifier.
 
     It is a callable latents [N, d] -> logits [N, K], or a pair (encoder [N, d] -> [N, k], linear head).
+    `what` it is may also be an "encoder" alone.
     A plain ``nn.Sequential`` of Linear, BatchNorm1d, ReLU, Dropout, Identity and Flatten is piecewise linear:
     it is folded, and the exact modes apply.
 
@@ -146,33 +156,44 @@ def adapt(given: Any, z: torch.Tensor) -> OwnClassifier:
     StudyError
         If it does not meet the interface.
     """
-    pair = isinstance(given, tuple | list)
+    alone = what == "encoder"
+    pair = isinstance(given, tuple | list) and not alone
     if pair and not (len(given) == 2 and isinstance(given[1], nn.Linear)):
         raise StudyError("classifier() must return a module, or a pair (encoder, torch.nn.Linear head)")
     for part in given if pair else [given]:
         if not callable(part):
-            raise StudyError(
-                f"your classifier is a {type(part).__name__}: return a module that can be called"
-            )
-        _evaluating(part, "classifier")
-    if pair:
-        encoder, head = given
+            raise StudyError(f"your {what} is a {type(part).__name__}: return a module that can be called")
+        _evaluating(part, what)
+    if pair or alone:
+        encoder, head = given if pair else (given, None)
         if isinstance(encoder, nn.Module):
             encoder.to(z.device)
     else:
         encoder, head = _split(given.to(z.device) if isinstance(given, nn.Module) else given)
-    with _yours("your classifier"):
+    with _yours(f"your {what}"):
         r, few, again = encoder(z), encoder(z[:2]), encoder(z)
-    r = _checked(r, [len(z), None], "encoder" if pair else "classifier")
+    r = _checked(r, [len(z), None], "encoder" if pair else what)
     if not (_close(r[:2], few) and _close(r, again)):
         raise StudyError(
-            "your classifier's answer to a face depends on chance or on the other faces of its batch: "
+            f"your {what}'s answer to a face depends on chance or on the other faces of its batch: "
             "switch that off (a BatchNorm without running statistics does so)"
         )
-    if head is None:  # logits are the representation
-        head = _linear(torch.eye(r.shape[1]))
-    elif head.in_features != r.shape[1]:
-        raise StudyError(f"the head takes {head.in_features} values, but the encoder returns {r.shape[1]}")
+    if not alone:
+        head = _usable(head, r.shape[1]).to(z.device)
+    layers, why_not = _layers(encoder)
+    folded = Folded(layers) if layers else encoder
+    if layers and not _close(folded(z), r):
+        folded, why_not = encoder, "its answers are not those of its layers"
+    weights = head.parameters() if head is not None else ()
+    return OwnClassifier(folded, head, why_not, _digest([*weights, r]))
+
+
+def _usable(head: nn.Linear | None, width: int) -> nn.Linear:
+    """Return a checked copy of the head of `width` values; without one they are the logits."""
+    if head is None:
+        head = _linear(torch.eye(width))
+    elif head.in_features != width:
+        raise StudyError(f"the head takes {head.in_features} values, but the encoder returns {width}")
     head = _linear(head.weight, head.bias)
     if head.out_features < 2:
         raise StudyError(
@@ -180,11 +201,39 @@ def adapt(given: Any, z: torch.Tensor) -> OwnClassifier:
         )
     if not all(torch.isfinite(p).all() for p in head.parameters()):
         raise StudyError("your classifier's head has weights that are not finite: train it again")
-    layers, why_not = _layers(encoder)
-    folded = Folded(layers) if layers else encoder
-    if layers and not _close(folded(z), r):
-        folded, why_not = encoder, "its answers are not those of its layers"
-    return OwnClassifier(folded, head.to(z.device), why_not, _digest([*head.parameters(), r]))
+    return head
+
+
+@torch.no_grad()
+def standardised(own: OwnClassifier, z: torch.Tensor) -> OwnClassifier:
+    """Return an encoder alone, centred and in units of its spread over latents z [N, d].
+
+    The study's own encoders end in a BatchNorm, and what C learns in an epoch depends on that scale.
+
+    Raises
+    ------
+    StudyError
+        If the encoder tells no two faces apart, or an answer of it does not meet the interface.
+    """
+    device = z.device
+
+    def answers(z: torch.Tensor) -> torch.Tensor:
+        with _yours("your encoder"):
+            r = own.encoder(z.to(device))
+        return _checked(r, [len(z), None], "encoder")
+
+    r = answers(z)
+    mean, spread = r.mean(0), float(r.double().var(0).mean().sqrt())
+    if not spread > 1e-6 * float(r.abs().max()):
+        raise StudyError(
+            f"your encoder answers the same for {len(z)} training images: no classifier can learn from it"
+        )
+    key = own.key + _digest([mean, torch.tensor(spread)])
+    if not hasattr(own.encoder, "folded_layers"):
+        return replace(own, encoder=lambda z: (answers(z) - mean) / spread, key=key)
+    *layers, (weight, bias) = own.encoder.folded_layers()
+    last = weight / spread, (bias - mean.cpu().double()) / spread
+    return replace(own, encoder=Folded([*layers, last]), key=key)
 
 
 class Folded:

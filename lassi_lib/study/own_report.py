@@ -28,13 +28,17 @@ def own_setting(study: OwnStudy, experiments: list[Experiment], modes: Iterable[
     facts, e = study.facts(), experiments[-1]
     whose = "the profile's" if study.glow_stage() == study.home.glow_stage() else "your"
     flow = "your own module" if study.own_flow is not None else f"{whose} Glow, {facts['glow']}"
+    classifiers = ", ".join(f"{x.method} (seed {x.seed})" for x in experiments)
+    if study.trains_head:
+        n = facts["images"]["train"]
+        classifiers += f": your encoder, and a linear classifier trained here on the {n:,} training images"
     rows = {
         "images": study.shown,
         "train / valid / test": " / ".join(f"{n:,}" for n in facts["images"].values()),
         "how they were read": facts["note"],
         "image size": f"{facts['image_size']} pixels",
         "flow": flow,
-        "classifiers": ", ".join(f"{x.method} (seed {x.seed})" for x in experiments),
+        "classifiers": classifiers,
         "task, sensitive": f"{e.task}, {' and '.join(e.sensitive)}",
         "similarity set": f"{e.vector_type}, epsilon {study.pipeline.certification.epsilon:g}",
         "modes": ", ".join(modes),

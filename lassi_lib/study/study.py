@@ -374,7 +374,7 @@ class Study:
 
         folder = self.cache.fetch(self.classifier_stage(e), compute)
         state = load_file(folder / "classifier.safetensors")
-        classifier = torch.nn.Linear(self.pipeline.encoder.output, len(state["bias"]))
+        classifier = torch.nn.Linear(state["weight"].shape[1], len(state["bias"]))
         classifier.load_state_dict(state)
         return classifier.to(self.device).eval()
 

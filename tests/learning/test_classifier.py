@@ -60,6 +60,8 @@ def test_training_on_latents_equals_training_on_their_representations():
     expected = fit_classifier(embed(representation, z), y, 2, 0.5, TRAINING, seed=3)
     classifier = train_classifier(representation, z, y, 2, 0.5, TRAINING, seed=3)
     assert torch.equal(classifier.weight, expected.weight)
+    called = train_classifier(lambda z: representation.eval()(z), z, y, 2, 0.5, TRAINING, seed=3)
+    assert torch.equal(called.weight, expected.weight)
     assert all(torch.equal(before[k], v) for k, v in representation.state().items())
 
 

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,8 @@ from torch import nn
 from lassi_lib.errors import StudyError
 from lassi_lib.flow.checkpoint import load_glow, save_glow
 from lassi_lib.flow.glow import GlowConfig
+from lassi_lib.learning.classifier import ClassifierTraining, fit_classifier
+from lassi_lib.learning.representation import embed
 from lassi_lib.study import notebooks, params
 from lassi_lib.study.cache import StageCache
 from lassi_lib.study.exactness import Question
@@ -269,6 +271,67 @@ def test_a_flow_of_ones_own_carries_the_whole_audit(own):
     assert dict(own_setting(study, experiments, []).to_numpy().tolist())["flow"] == "your own module"
     with pytest.raises(StudyError, match="both a checkpoint and a flow"):
         own(flow=Pixels().eval(), checkpoint="x.safetensors")
+
+
+def test_on_an_encoder_of_ones_own_the_studys_classifier_is_trained(audited, own, monkeypatch):
+    """Recomputed from the study's own R: the same recipe, on the folder's training faces, on a known scale."""
+    plain, (naive, _), *_ = audited
+    R, z = plain.representation(naive), plain.latents("train")
+    study = own(encoder=R, sigma_rs=2.0)
+    (e,) = study.experiments(PAIR, ["whatever"], 3)
+    r = embed(R, z)
+    assert len(r) < 512  # so that all of them set the scale
+    r = (r - r.mean(0)) / r.var(0).mean().sqrt()
+    recipe = ClassifierTraining(**asdict(study.pipeline.classifier))
+    expected = fit_classifier(r, plain.labels("train", "Smiling"), 2, 2.0, recipe, seed=3)
+    assert e.method == YOURS and torch.allclose(study.classifier(e).weight, expected.weight, atol=1e-5)
+    assert not torch.allclose(study.classifier(replace(e, seed=4)).weight, expected.weight, atol=1e-3)
+    # other units and no known layers: the same decisions, and found by calls alone
+    _, exact, _ = audit(study)
+    called_study = own(encoder=lambda z: 1e-3 * R(z) - 5e-3, sigma_rs=2.0)
+    _, called, said = audit(called_study)
+    assert "of yours it contains function" in said and set(called["mode"]) == {"empirical"}
+    exact = exact[exact["mode"] == "empirical"]
+    for column in ("prediction", "status"):
+        assert (exact[column].to_numpy() == called[column].to_numpy()).mean() > 0.98
+    # kept: another session trains nothing, other noise is another classifier
+    monkeypatch.setattr("lassi_lib.learning.classifier.train_classifier", None)
+    assert torch.equal(own(encoder=R, sigma_rs=2.0).classifier(e).weight, study.classifier(e).weight)
+    with pytest.raises(TypeError):
+        own(encoder=R, sigma_rs=1.0).classifier(e)
+
+
+def test_a_flow_and_an_encoder_are_enough(own, tmp_path, monkeypatch):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import torch\nfrom tests.study.test_own import Pixels\n\n"
+        "def flow():\n    return Pixels().eval()\n\n"
+        "def encoder():\n    layer = torch.nn.Linear(192, 192, bias=False)\n"
+        "    torch.nn.init.eye_(layer.weight)\n    return torch.nn.Sequential(layer, torch.nn.ReLU())\n"
+    )
+    monkeypatch.syspath_prepend(str(ROOT))
+    study = own(models=path)
+    experiments, rows, said = audit(study)
+    assert said == "Every mode is asked." and set(rows["method"]) == {YOURS}
+    assert study.classifier(experiments[0]).weight.shape == (2, 192)
+    exact = rows[rows["mode"] == "exact_decision"]
+    assert exact["status"].isin(["VERIFIED", "REFUTED"]).all()
+    with torch.no_grad():
+        logits = study.classifier(experiments[0])(study.representation(experiments[0])(study.latents("test")))
+    assert (logits.argmax(1).numpy() == exact["prediction"].to_numpy()).all()
+    setting = dict(own_setting(study, experiments, []).to_numpy().tolist())
+    n = len(study.dataset("train"))
+    assert setting["flow"] == "your own module" and setting["classifiers"] == (
+        f"yours (seed 0): your encoder, and a linear classifier trained here on the {n} training images"
+    )
+    assert own_verdict(rows, []).outcome in OUTCOMES
+    for pair in ("Bald/Blond_Hair", "Smiling/Bald"):
+        with pytest.raises(
+            StudyError, match=r"'Bald': \d+ of \d+ train images are positive, .* needs 30: add"
+        ):
+            study.experiments(pair, [], 0)
+    with pytest.raises(StudyError, match="both a classifier and an encoder"):
+        own(encoder=nn.Flatten(), classifier=nn.Flatten())
 
 
 def test_a_checkpoint_of_ones_own_sets_the_size(own, tmp_path):

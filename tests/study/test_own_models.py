@@ -8,7 +8,7 @@ from torch import nn
 
 from lassi_lib.errors import StudyError
 from lassi_lib.learning.representation import Representation
-from lassi_lib.study.own_models import OwnFlow, adapt, load_models
+from lassi_lib.study.own_models import OwnFlow, adapt, load_models, standardised
 
 Z = torch.randn(16, 12, generator=torch.Generator().manual_seed(0))
 
@@ -118,6 +118,62 @@ def test_a_classifier_that_cannot_be_audited_is_one_line(given, words):
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
+ENCODERS = [  # alone: whether it can be folded
+    (lambda: mlp(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 5)), True),
+    (lambda: mlp(nn.Linear(12, 8), nn.ReLU()), True),
+    (lambda: Representation(12, (8,), 4).eval(), True),
+    (lambda: mlp(nn.Linear(12, 8), nn.Tanh()), False),
+    (lambda: lambda z: z[:, :3].sin(), False),
+]
+
+
+@pytest.mark.parametrize(("make", "foldable"), ENCODERS)
+def test_an_encoder_alone_is_centred_and_in_units_of_its_spread(make, foldable):
+    """Shift and scale are all that changes: neither which faces lie close nor whether it can be folded."""
+    given = make()
+    own = adapt(given, Z, "encoder")
+    assert own.head is None and (own.why_not == "") == foldable
+    sample = torch.randn(200, 12, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        plain, found = given(Z), standardised(own, sample).encoder(Z)
+        of_sample = standardised(own, sample).encoder(sample)
+    assert of_sample.mean(0).abs().max() < 1e-5 and of_sample.var(0).mean() == pytest.approx(1, rel=1e-4)
+    factor = (plain[0] - plain[1]).norm() / (found[0] - found[1]).norm()
+    assert torch.allclose(plain - plain[0], factor * (found - found[0]), atol=1e-5)
+    assert hasattr(standardised(own, sample).encoder, "folded_layers") == foldable
+
+    def other_units(z):
+        return 1e-4 * given(z) + 7e-4
+
+    with torch.no_grad():
+        again = standardised(adapt(other_units, Z, "encoder"), sample).encoder(Z)
+    assert torch.allclose(again, found, atol=1e-3)
+
+
+def test_the_key_of_an_encoder_alone_follows_what_it_is_measured_on():
+    own = adapt(ENCODERS[0][0](), Z, "encoder")
+    keys = [standardised(own, z).key for z in (Z, Z.clone(), Z[:8])]
+    assert keys[0] == keys[1] != keys[2] and adapt(own.encoder, Z).key not in (own.key, *keys)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (noisy, "your encoder's answer to a face depends on chance"),
+        (lambda z: z[:, 0], "your encoder returns shape [16] where [16, any] is needed"),
+        ((nn.Flatten(), nn.Linear(12, 2)), "your encoder is a tuple: return a module"),
+        (nn.Sequential(nn.Linear(12, 2), nn.Dropout()), "your encoder has a Dropout in training mode"),
+        (nn.Linear(7, 2), "your encoder: RuntimeError: "),
+        (lambda z: 0 * z + 0.1, "your encoder answers the same for 200 training images"),
+        (lambda z: z if len(z) < 20 else z / 0, "your encoder returns values that are not finite"),
+    ],
+)
+def test_an_encoder_that_no_classifier_can_be_trained_on_is_one_line(given, words):
+    with pytest.raises(StudyError) as error:
+        standardised(adapt(given, Z, "encoder"), Z.repeat(13, 1)[:200])
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
 class Halves(nn.Module):
     """The smallest flow: latents are pixels, halved."""
 
@@ -196,10 +252,15 @@ def test_a_file_of_models_is_run_with_its_neighbours(tmp_path):
     (tmp_path / "my_neighbour.py").write_text("from torch import nn\nhead = nn.Linear(12, 2)\n")
     path = tmp_path / "mine.py"
     path.write_text("import my_neighbour\n\ndef classifier():\n    return my_neighbour.head\n")
-    flow, classifier = load_models(path)
-    assert flow is None and classifier(Z).shape == (16, 2)
+    found = load_models(path)
+    assert list(found) == ["classifier"] and found["classifier"](Z).shape == (16, 2)
+    path.write_text("import my_neighbour\n\ndef encoder():\n    return my_neighbour.head\n\nflow = str\n")
+    found = load_models(path)
+    assert list(found) == ["flow", "encoder"] and found["encoder"](Z).shape == (16, 2)
     cases = {
-        "x = 1\n": "defines no classifier()",
+        "def flow():\n    1 / 0\n": "mine.py defines neither of classifier() and encoder()",
+        "encoder = None\n\ndef classifier():\n    1 / 0\n": "mine.py defines both of classifier() and encoder()",
+        "def encoder():\n    pass\n": "mine.py, encoder() returns None",
         "def classifier():\n    raise KeyError('a\\nb')\n": "mine.py, classifier(): KeyError",
         "import nothing_of_that_name\n": "mine.py cannot be read: ModuleNotFoundError",
         "def flow(:\n": "mine.py cannot be read: SyntaxError",
