@@ -29,7 +29,7 @@ from lassi_lib.numerics import threads
 from lassi_lib.progress import progress
 from lassi_lib.similarity.sets import SimilaritySet
 
-__all__ = ["MODES", "STATUSES", "CertificationSpec", "certify", "certify_smoothed", "smooth"]
+__all__ = ["MODES", "STATUSES", "CertificationSpec", "certify", "certify_smoothed", "smooth_centers"]
 
 _HELD = 1024  # first layers held at a time
 _CHUNK = 8  # points sent to a process at a time
@@ -111,7 +111,7 @@ def certify(
 
 
 @torch.no_grad()
-def smooth(
+def smooth_centers(
     representation: Any,
     similarity: SimilaritySet,
     z: torch.Tensor,
@@ -170,20 +170,20 @@ def certify_smoothed(
     *,
     seed: int,
 ) -> pd.DataFrame:
-    """Certify the points that `smooth` smoothed, for one classifier; returns what `certify` returns.
+    """Certify the points that `smooth_centers` smoothed, for one classifier; returns what `certify` returns.
 
     Parameters
     ----------
     smoothed : dict of numpy.ndarray
-        What `smooth` returned, for N points.
+        What `smooth_centers` returned, for N points.
     classifier : torch.nn.Linear
         C.
     labels : sequence of int
         [N] true classes.
     spec : CertificationSpec
-        As for `smooth`; what it says of votes matters here.
+        As for `smooth_centers`; what it says of votes matters here.
     seed : int
-        As for `smooth`: names the streams of the votes, with the points' numbers.
+        As for `smooth_centers`: names the streams of the votes, with the points' numbers.
     """
     weight, bias = weights_of(classifier)
     rows = []

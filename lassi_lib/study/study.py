@@ -428,15 +428,15 @@ class Study:
         )
 
     def centers(self, e: Experiment, question: Question = PUBLISHED) -> dict[str, np.ndarray]:
-        """Return R smoothed at every test point, for all tasks of an encoder (see `certify.smooth`)."""
+        """Return R smoothed at every test point, for all tasks of an encoder (see `certify.smooth_centers`)."""
         from safetensors.numpy import load_file, save_file
 
         def compute(folder: Path) -> None:
-            from lassi_lib.certification.certify import smooth
+            from lassi_lib.certification.certify import smooth_centers
 
             similarity, spec = self.set_and_spec(e, question)
             every, z = self.pipeline.certification.test_every, self.latents("test")
-            smoothed = smooth(
+            smoothed = smooth_centers(
                 self.representation(e),
                 similarity,
                 z[::every].contiguous(),
