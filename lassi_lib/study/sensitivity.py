@@ -184,22 +184,16 @@ def _centers(study: Study, e: Experiment, question: Question):
 
 def _judged(study: Study, e: Experiment, rows: pd.DataFrame, r: np.ndarray) -> pd.DataFrame:
     """Judge smoothed representations `r` with the classifier of `e`: both certificates, a row per point."""
+    from lassi_lib.certification.monte_carlo import vote_streams
     from lassi_lib.certification.problem import weights_of
     from lassi_lib.certification.smoothing import linear_radius, smooth_classifier
-    from lassi_lib.streams import numpy_stream
 
-    C = study.classifier(e)
-    weight, bias = weights_of(C)
+    weight, bias = weights_of(study.classifier(e))
     logits, spec = r @ weight.T + bias, study.spec(e.method, e.vector_type, e.task, e.sensitive)
     points = list(zip(rows["index"], logits, strict=True))
     exact = rows.assign(certificate="exact", prediction=logits.argmax(1))
     exact["d_rs"] = [linear_radius(row, weight) for _, row in points]
-    votes = [
-        smooth_classifier(
-            row, weight, spec, *(numpy_stream(e.seed, f"votes/{stage}", i) for stage in ("guess", "count"))
-        )
-        for i, row in points
-    ]
+    votes = [smooth_classifier(row, weight, spec, *vote_streams(e.seed, i)) for i, row in points]
     sampled = rows.assign(certificate=VOTED, d_cs=rows["d_cs_hoeffding"])
     sampled["d_rs"] = np.array([v.d_rs for v in votes], dtype=float)
     sampled["prediction"] = [v.prediction if v.d_rs is not None else -1 for v in votes]
