@@ -30,7 +30,7 @@ _WHERE = {
     "train_representation": "learning.train",
     "train_classifier": "learning.classifier",
     # certification
-    "CertificationSpec": "certification.certify",
+    "CertificationSpec": "certification.spec",
     "certify": "certification.certify",
     # study
     "Study": "study.study",

@@ -20,7 +20,7 @@ import torch
 
 from lassi_lib.certification import batched, black_box, monte_carlo
 from lassi_lib.certification import workers as processes
-from lassi_lib.certification.modes import MODES, STATUSES
+from lassi_lib.certification.modes import MODES
 from lassi_lib.certification.network import FIRST, Restriction
 from lassi_lib.certification.problem import Problem, weights_of
 from lassi_lib.certification.spec import CertificationSpec
@@ -28,8 +28,6 @@ from lassi_lib.errors import StudyError, nearest
 from lassi_lib.numerics import threads
 from lassi_lib.progress import progress
 from lassi_lib.similarity.sets import SimilaritySet
-
-__all__ = ["MODES", "STATUSES", "CertificationSpec", "certify", "certify_smoothed", "smooth_centers"]
 
 _HELD = 1024  # first layers held at a time
 _CHUNK = 8  # points sent to a process at a time
@@ -85,7 +83,7 @@ def certify(
     -------
     pandas.DataFrame
         One row per point: ``index``, ``label``, ``prediction`` (-1 where abstained), ``status`` (one
-        of `STATUSES`), and what `certify_point` of the mode's module says beside them.
+        of `modes.STATUSES`), and what `certify_point` of the mode's module says beside them.
 
     Raises
     ------

@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lassi_lib.certification.margins import TOLERANCE, Decision
+from lassi_lib.certification.margins import Decision
 from lassi_lib.certification.network import Layers
 from lassi_lib.certification.spec import CertificationSpec
 from lassi_lib.flow.checkpoint import read_safetensors, write_safetensors
 from lassi_lib.similarity.sets import SimilaritySet
-
-__all__ = ["TOLERANCE", "Problem", "weights_of"]
 
 
 def weights_of(classifier: torch.nn.Linear) -> tuple[np.ndarray, np.ndarray]:

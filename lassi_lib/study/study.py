@@ -595,7 +595,7 @@ def _checkpoint(name: str) -> Path:
 
 
 def _certification_spec(pipeline: Pipeline, sigma_rs: float) -> Any:
-    from lassi_lib.certification.certify import CertificationSpec
+    from lassi_lib.certification.spec import CertificationSpec
 
     given = {k: v for k, v in asdict(pipeline.certification).items() if k != "test_every"}
     return CertificationSpec(sigma_rs=sigma_rs, **given)

@@ -10,13 +10,9 @@ import pytest
 import torch
 from scipy.stats import binom, ks_2samp
 
-from lassi_lib.certification.certify import (
-    STATUSES,
-    CertificationSpec,
-    certify,
-    certify_smoothed,
-    smooth_centers,
-)
+from lassi_lib.certification.certify import certify, certify_smoothed, smooth_centers
+from lassi_lib.certification.modes import STATUSES
+from lassi_lib.certification.spec import CertificationSpec
 from lassi_lib.errors import StudyError
 from lassi_lib.similarity.sets import SimilaritySet
 
