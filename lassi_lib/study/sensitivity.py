@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from lassi_lib.errors import StudyError, nearest
-from lassi_lib.study.experiment import Experiment, Question, experiments_of, grouped
+from lassi_lib.study.experiment import Experiment, Question, experiments_by, experiments_of
 from lassi_lib.study.knowledge import knowledge_table
 from lassi_lib.study.published import published
 from lassi_lib.study.statistics import PAIR, paired_difference, parts_of, summarise, with_ends
@@ -103,7 +103,7 @@ def sensitivity_table(
         Of the two-sided intervals.
     """
     tables = []
-    groups = grouped(experiments, _but_for_seed).values()
+    groups = experiments_by(experiments, _but_for_seed).values()
     for e, noise in product(groups, sigma_cs or [study.pipeline.certification.sigma_cs]):
         rows = study.run(e, Question(mode, sigma_cs=noise)).rename(columns={"mode": "certificate"})
         tables.append(_summary(study, e[0], rows, noise, confidence))
@@ -141,7 +141,7 @@ def certificate_grid(
     from lassi_lib.certification.spec import d_rs_ceiling
 
     sigma_rs, tables = list(sigma_rs), []
-    for group, noise in product(grouped(experiments, _but_for_seed).values(), list(sigma_cs)):
+    for group, noise in product(experiments_by(experiments, _but_for_seed).values(), list(sigma_cs)):
         other = varied(study, group[0].method, sigma_rs=sigma_rs)
         smoothed = [(e, *_centers(study, e, Question("exact_smoothing", sigma_cs=noise))) for e in group]
         for sigma in sigma_rs:
@@ -240,7 +240,9 @@ def knowledge_along(
     study: Study, experiments: Iterable[Experiment], probes: Iterable[str], confidence: float = 0.95
 ) -> pd.DataFrame:
     """Return `knowledge_table` of variants that differ in lambda_2, with that column, for `setting_lines`."""
-    groups = grouped(experiments, lambda e: (e.task, e.sensitive))  # variants of a pair share lambda_2 = 0
+    groups = experiments_by(
+        experiments, lambda e: (e.task, e.sensitive)
+    )  # variants of a pair share lambda_2 = 0
     table = pd.concat([knowledge_table(study, of_pair, probes, confidence) for of_pair in groups.values()])
     lambdas = [f"{study.pipeline.methods[m].lambda_2:g}" for m in table["method"]]
     table.insert(0, "lambda_2", lambdas)
