@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.patches import Rectangle
 
-from lassi_lib.display.audit import heatmap
 from lassi_lib.display.style import (
     DPI,
     GREY,
@@ -18,6 +17,7 @@ from lassi_lib.display.style import (
     StudyFigure,
     class_name,
     colours_of,
+    heatmap,
     marker_of,
     words,
 )

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -108,6 +110,30 @@ def margins(rows: pd.DataFrame, value: str) -> np.ndarray:
     """Return how far the interval of a column reaches down and up, [2, n], as `errorbar` takes it."""
     middle = rows[value].to_numpy(float)
     return np.stack([middle - rows[f"{value}_low"], rows[f"{value}_high"] - middle]).clip(0)
+
+
+def heatmap(axes: Axes, grid: pd.DataFrame, text: Sequence[Sequence[str]], **colours: Any) -> QuadMesh:
+    """Draw a grid of values with a text in every cell that has one, black or white as its colour asks."""
+    edges = (np.arange(n + 1) - 0.5 for n in reversed(grid.shape))
+    shown = np.ma.masked_invalid(grid.to_numpy(float))
+    image = axes.pcolormesh(*edges, shown, edgecolors=PAPER, linewidth=1, **colours)  # vectors, no picture
+    axes.invert_yaxis()
+    for i, row in enumerate(grid.to_numpy(float)):
+        for j, value in enumerate(row):
+            known = bool(np.isfinite(value))
+            light = np.dot(image.cmap(image.norm(value if known else 0.0))[:3], (0.299, 0.587, 0.114))
+            style = {
+                "ha": "center",
+                "va": "center",
+                "fontsize": 9,
+                "color": INK if light > 0.5 else PAPER,
+            }
+            axes.text(j, i, text[i][j] if known else "", **style)
+    axes.set(xticks=range(grid.shape[1]), yticks=range(grid.shape[0]))
+    axes.set_xticklabels([words(c) for c in grid.columns], rotation=20, ha="right")
+    axes.set_yticklabels([words(r) for r in grid.index])
+    axes.grid(visible=False)
+    return image
 
 
 def has_images(figure: Figure) -> bool:
