@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from lassi_lib.errors import StudyError, nearest
 
 ROOT = Path(__file__).resolve().parents[2]
-MAX_BYTES = 1_000_000  # of one params file
+_MAX_BYTES = 1_000_000  # of one params file
 _NAMES = {
     int: "a whole number",
     float: "a number",
@@ -68,8 +68,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise StudyError(f"{shown(path)} is larger than {MAX_BYTES:,} bytes: no params file is")
+        if path.stat().st_size > _MAX_BYTES:
+            raise StudyError(f"{shown(path)} is larger than {_MAX_BYTES:,} bytes: no params file is")
         content = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except FileNotFoundError:
         raise StudyError(f"{shown(path)} is missing: copy it from another profile") from None

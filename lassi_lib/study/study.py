@@ -36,14 +36,8 @@ if TYPE_CHECKING:
     from lassi_lib.similarity.sets import SimilaritySet
 
 PUBLISHED = Question()  # LASSI's own certificate
-LATER = (
-    "lambda_3",
-    "epochs",
-    "batch_size",
-    "batch_norm",
-    "sampling",
-    "radius_scale",
-)  # fields of MethodParams
+# fields of MethodParams that are younger than kept encoders
+_LATER = ("lambda_3", "epochs", "batch_size", "batch_norm", "sampling", "radius_scale")
 
 
 class Study:
@@ -297,7 +291,7 @@ class Study:
         params = {"task": task, "seed": e.seed, "lambda_1": method.lambda_1, "lambda_2": method.lambda_2}
         params |= {"augment": method.augment} | asdict(self.pipeline.encoder)
         for field in fields(method):  # settings that came later count only where they are used
-            if field.name in LATER and getattr(method, field.name) != field.default:
+            if field.name in _LATER and getattr(method, field.name) != field.default:
                 params[field.name] = getattr(method, field.name)
         if method.sampling == "gaussian":
             params["sigma_cs"] = self.spec(e.method, e.vector_type).sigma_cs
