@@ -64,7 +64,7 @@ def majority_figure(table: pd.DataFrame) -> StudyFigure:
     heights = [max(len(part), 2) for part in parts.values()]
     figure = StudyFigure(figsize=(9, 1.3 + 0.19 * sum(heights) + 0.3 * len(parts)), layout="constrained")
     panels = figure.subplots(len(parts), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    colours = colours_of(list(dict.fromkeys(table["method"])))
+    colours = colours_of(table["method"])
     for axes, (name, part) in zip(panels, parts.items(), strict=True):
         here = part.reset_index(drop=True)
         middle, ends = here["accuracy"] - here["majority_rate"], margins(here, "accuracy")

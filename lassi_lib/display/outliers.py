@@ -46,7 +46,7 @@ def strip_figure(strips: Sequence[Any]) -> StudyFigure:
     width, height = wide + text + 12, sum(heights) + 24
     figure = StudyFigure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=PAPER)
     figure.vector = True
-    colours = colours_of(list(dict.fromkeys(x for s in strips for x in s.answers["method"])))
+    colours = colours_of(x for s in strips for x in s.answers["method"])
     top = height - 22
     for number, strip in enumerate(strips):
         frame = figure.add_axes((6 / width, (top - size * zoom) / height, wide / width, size * zoom / height))

@@ -24,8 +24,7 @@ def setting_lines(
     called. `ceilings` mark the sigma_rs at which the largest possible d_rs equals the mean d_cs: left of it
     about half of the points or more cannot be certified.
     """
-    methods = list(dict.fromkeys(table["method"]))
-    certificates, colours = list(dict.fromkeys(table["certificate"])), colours_of(methods)
+    certificates, colours = list(dict.fromkeys(table["certificate"])), colours_of(table["method"])
     ticks = sorted(table[setting].unique(), key=float)
     by_setting = {"by": setting, "key": lambda column: column.astype(float), "kind": "stable"}
     pairs = {pair: part.sort_values(**by_setting) for pair, part in grouped(table).items()}

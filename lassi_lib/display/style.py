@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +74,9 @@ def use_style() -> None:
     )
 
 
-def colours_of(methods: list[str]) -> dict[str, str]:
-    """Return a colour per method: the fixed ones, and the palette's rest for methods unknown here."""
+def colours_of(methods: Iterable[str]) -> dict[str, str]:
+    """Return each method once, with its colour: the fixed ones, and the palette's rest for unknown methods."""
+    methods = list(dict.fromkeys(methods))
     unknown = [m for m in methods if m not in METHOD_COLOURS]
     return {m: METHOD_COLOURS.get(m) or _OTHERS[unknown.index(m) % len(_OTHERS)] for m in methods}
 
@@ -122,12 +123,7 @@ def heatmap(axes: Axes, grid: pd.DataFrame, text: Sequence[Sequence[str]], **col
         for j, value in enumerate(row):
             known = bool(np.isfinite(value))
             light = np.dot(image.cmap(image.norm(value if known else 0.0))[:3], (0.299, 0.587, 0.114))
-            style = {
-                "ha": "center",
-                "va": "center",
-                "fontsize": 9,
-                "color": INK if light > 0.5 else PAPER,
-            }
+            style = {"ha": "center", "va": "center", "fontsize": 9, "color": INK if light > 0.5 else PAPER}
             axes.text(j, i, text[i][j] if known else "", **style)
     axes.set(xticks=range(grid.shape[1]), yticks=range(grid.shape[0]))
     axes.set_xticklabels([words(c) for c in grid.columns], rotation=20, ha="right")
