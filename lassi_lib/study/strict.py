@@ -176,6 +176,6 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def shown(path: Path) -> str:
-    """Return a path as the user knows it: relative to the study's root where it lies there."""
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+def shown(path: Path, start: Path = ROOT) -> str:
+    """Return a path as the user knows it: relative to `start` (the study's root) where it lies there."""
+    return str(path.relative_to(start)) if path.is_relative_to(start) else str(path)

@@ -120,8 +120,7 @@ class Study:
         """Return what stands for the images: their parameters and files."""
         data = self.pipeline.data
         return self.once(
-            "data",
-            lambda: Stage("data", 1, data.made_by() | {"files": _fingerprint(data, self.data_root)}),
+            "data", lambda: Stage("data", 1, data.made_by() | {"files": _fingerprint(data, self.data_root)})
         )
 
     def glow_stage(self) -> Stage:
