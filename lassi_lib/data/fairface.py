@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from lassi_lib.data.dataset import SPLITS, FaceDataset
-from lassi_lib.data.files import digest, existing, read_images, read_text
+from lassi_lib.data.files import existing, listing_digest, read_images, read_text
 from lassi_lib.errors import StudyError, nearest
 
 HOMEPAGE = "https://github.com/joojs/fairface"
@@ -138,7 +138,7 @@ def fingerprint(data_root: str | Path | None) -> str:
     """Return a digest of which files are there (names and sizes): part of every cache key."""
     root = find_root(data_root)
     images = [path for part in LABEL_FILES for path in sorted((root / part).glob("*.jpg"))]
-    return digest(root, images + [existing(root, name) for name in LABEL_FILES.values()])
+    return listing_digest(root, images + [existing(root, name) for name in LABEL_FILES.values()])
 
 
 def used_files(data_root: str | Path | None, max_images: int = 0) -> tuple[list[Path], list[Path]]:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from lassi_lib.data.dataset import SPLITS, FaceDataset
-from lassi_lib.data.files import digest
+from lassi_lib.data.files import listing_digest
 from lassi_lib.data.preprocess import resize_and_crop
 from lassi_lib.data.shapes3d_renderer import draw, hue_to_rgb, light_maps
 from lassi_lib.errors import StudyError, nearest
@@ -235,7 +235,7 @@ def fingerprint(source: str, data_root: str | Path | None) -> str:
     if source == "rendered":
         return f"rendered, version {VERSION}"
     path = find_file(data_root)
-    return f"{digest(path.parent, [path])}, splits version {VERSION}"
+    return f"{listing_digest(path.parent, [path])}, splits version {VERSION}"
 
 
 @threads(1)  # its steps are too small to share out
