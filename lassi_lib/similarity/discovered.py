@@ -129,22 +129,9 @@ def _search(
     batches: Iterable[torch.Tensor],
     step_done: Callable[[], object],
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Search one direction, nearly orthogonal to those `found` on their device; return it and its history's row.
+    """Search one direction, nearly orthogonal to those `found`; return it and its row of the history.
 
-    Parameters
-    ----------
-    z, predict : torch.Tensor, callable
-        As in `discover`.
-    found : list of torch.Tensor
-        Unit vectors [d], the task's first.
-    s : Discovery
-        The settings.
-    generator : torch.Generator
-        What the start is drawn from.
-    batches : iterable of torch.Tensor
-        Row numbers of each step.
-    step_done : callable
-        Called after every step.
+    The start is drawn from `generator`; `batches` are row numbers of z, a step each.
     """
     device = found[0].device
     steps = torch.tensor([-s.step, 0.0, s.step], device=device)
