@@ -30,7 +30,7 @@ _WHERE = {
     "train_representation": "learning.train",
     "train_classifier": "learning.classifier",
     # certification
-    "CertificationSpec": "certification.certify",
+    "CertificationSpec": "certification.spec",
     "certify": "certification.certify",
     # study
     "Study": "study.study",
@@ -49,7 +49,6 @@ _WHERE = {
     "flow_history": "study.faces",
     "flow_verdict": "study.faces",
     "published": "study.published",
-    "table_1": "study.published",
     "with_published": "study.published",
     "published_side_by_side": "study.published",
     "clopper_pearson": "study.statistics",
@@ -78,7 +77,6 @@ _WHERE = {
     "vector_kinds_table": "study.claims",
     "named_by_kind": "study.claims",
     "stacked": "study.claims",
-    "papers_data_set": "study.claims",
     "published_beside": "study.claims",
     "knowledge_table": "study.knowledge",
     "transfer_verdict": "study.claims",

@@ -18,11 +18,7 @@ _overall: Overall | None = None  # the run's bar, while one is shown
 
 
 def progress(
-    iterable: Iterable | None = None,
-    *,
-    total: int | None = None,
-    label: str = "",
-    unit: str = "it",
+    iterable: Iterable | None = None, *, total: int | None = None, label: str = "", unit: str = "it"
 ) -> Any:
     """Wrap `iterable` (or count by hand with ``.update``) in the study's progress bar.
 

@@ -111,7 +111,7 @@ def test_prediction(monkeypatch):
     [
         ("monte_carlo", 1, "_smooth_line"),
         ("monte_carlo", 2, "_smooth_surface"),
-        ("exact_decision", 1, "trace"),
+        ("exact_decision", 1, "trace_lines"),
     ],
 )
 def test_certification(monkeypatch, mode, n, place):

@@ -18,8 +18,9 @@ import torch
 
 from lassi_lib.certification import monte_carlo
 from lassi_lib.certification.center import CenterSmoothing
-from lassi_lib.certification.clouds import Deviations, Layers, Lines, Surfaces, smallest_medians, trace
+from lassi_lib.certification.clouds import Deviations, Lines, Surfaces, smallest_medians, trace_lines
 from lassi_lib.certification.margins import lowered, raised
+from lassi_lib.certification.network import Layers
 from lassi_lib.certification.problem import Problem
 from lassi_lib.certification.spec import CertificationSpec, radius_quantile, radius_rank, required_mass
 from lassi_lib.numerics import full_precision, shrinking
@@ -79,7 +80,7 @@ def certify_batch(
 
 
 def _monte_carlo(problem: Problem, u0: torch.Tensor, indices: Sequence[int], budget: int) -> list[dict]:
-    layers, spec = Layers(problem.encoder.U, problem.encoder.tail).to(u0.device), problem.spec
+    layers, spec = problem.encoder.to(u0.device), problem.spec
     if len(layers.U) == 1:
         smooth, size = _smooth_line, _line_bytes(layers, u0, 4 * spec.sigma_cs)
     else:
@@ -100,7 +101,7 @@ def _smooth_line(
 ) -> SmoothedBatch:
     """Smooth R at B points along one attribute, with the coefficients t [B, 2 n_0 + n, 1]."""
     t = t.squeeze(2)
-    lines = Lines(*trace(layers, u0, t.amin(1).clamp(max=-1e-9), t.amax(1).clamp(min=1e-9)))
+    lines = Lines(*trace_lines(layers, u0, t.amin(1).clamp(max=-1e-9), t.amax(1).clamp(min=1e-9)))
     candidates = lines.at(t[:, : spec.n_center].sort(dim=1).values)
     row, rho = smallest_medians(candidates, average=spec.quantile == "linear", budget=budget)
     center = candidates.points(torch.arange(len(t), device=t.device), row)
@@ -173,7 +174,7 @@ def _exact_decision(problem: Problem, u0: torch.Tensor, indices: Sequence[int], 
         prediction = logits.inputs(u)[-1].argmax(1)
         here = margins.inputs(u)[-1].unflatten(1, (classes, -1))[b, prediction]
         epsilon = torch.full_like(u[:, 0], problem.similarity.epsilon)
-        t, nodes = trace(margins, u, -epsilon, epsilon)
+        t, nodes = trace_lines(margins, u, -epsilon, epsilon)
         nodes = nodes.unflatten(2, (classes, -1))[b, :, prediction]
         margin, (worst, at) = nodes.chunk(2, dim=2)[0].amin(2), raised(nodes).amin(2).min(1)
         tie, refuted = lowered(here).amin(1) <= 0, worst < 0  # a tie at z: no decision to keep

@@ -19,7 +19,7 @@ _BATCH, _ROUNDS = 16, 6  # anchors of a round, rounds: more prune better, but co
 
 
 class Cloud(Protocol):
-    """The sampled representations of one point; `line.Positions` and `patch.Points` are the two kinds."""
+    """The sampled representations of one point: `line.Positions`, `patch.Points` or `black_box.Samples`."""
 
     def __len__(self) -> int: ...
 

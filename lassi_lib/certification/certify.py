@@ -20,7 +20,7 @@ import torch
 
 from lassi_lib.certification import batched, black_box, monte_carlo
 from lassi_lib.certification import workers as processes
-from lassi_lib.certification.modes import MODES, STATUSES
+from lassi_lib.certification.modes import MODES
 from lassi_lib.certification.network import FIRST, Restriction
 from lassi_lib.certification.problem import Problem, weights_of
 from lassi_lib.certification.spec import CertificationSpec
@@ -28,8 +28,6 @@ from lassi_lib.errors import StudyError, nearest
 from lassi_lib.numerics import threads
 from lassi_lib.progress import progress
 from lassi_lib.similarity.sets import SimilaritySet
-
-__all__ = ["MODES", "STATUSES", "CertificationSpec", "certify", "certify_smoothed", "smooth"]
 
 _HELD = 1024  # first layers held at a time
 _CHUNK = 8  # points sent to a process at a time
@@ -85,7 +83,7 @@ def certify(
     -------
     pandas.DataFrame
         One row per point: ``index``, ``label``, ``prediction`` (-1 where abstained), ``status`` (one
-        of `STATUSES`), and what `certify_point` of the mode's module says beside them.
+        of `modes.STATUSES`), and what `certify_point` of the mode's module says beside them.
 
     Raises
     ------
@@ -111,7 +109,7 @@ def certify(
 
 
 @torch.no_grad()
-def smooth(
+def smooth_centers(
     representation: Any,
     similarity: SimilaritySet,
     z: torch.Tensor,
@@ -170,20 +168,20 @@ def certify_smoothed(
     *,
     seed: int,
 ) -> pd.DataFrame:
-    """Certify the points that `smooth` smoothed, for one classifier; returns what `certify` returns.
+    """Certify the points that `smooth_centers` smoothed, for one classifier; returns what `certify` returns.
 
     Parameters
     ----------
     smoothed : dict of numpy.ndarray
-        What `smooth` returned, for N points.
+        What `smooth_centers` returned, for N points.
     classifier : torch.nn.Linear
         C.
     labels : sequence of int
         [N] true classes.
     spec : CertificationSpec
-        As for `smooth`; what it says of votes matters here.
+        As for `smooth_centers`; what it says of votes matters here.
     seed : int
-        As for `smooth`: names the streams of the votes, with the points' numbers.
+        As for `smooth_centers`: names the streams of the votes, with the points' numbers.
     """
     weight, bias = weights_of(classifier)
     rows = []

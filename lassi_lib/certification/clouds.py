@@ -8,33 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
+
+from lassi_lib.certification.network import Layers
 
 _ANCHORS = 32  # candidates that a round of the center search evaluates
 
 
-@dataclass(frozen=True)
-class Layers:
-    """R after its first layer, on one device: U [n, h_1] and tail as in `network.Restriction`."""
-
-    U: torch.Tensor
-    tail: list[tuple[torch.Tensor, torch.Tensor]]
-
-    def to(self, device: torch.device) -> Layers:
-        """Return the same layers on `device`."""
-        return Layers(self.U.to(device), [(weight.to(device), bias.to(device)) for weight, bias in self.tail])
-
-    def inputs(self, u: torch.Tensor) -> list[torch.Tensor]:
-        """Return the inputs of all layers' ReLUs, and the outputs, for first layers u [m, h_1]."""
-        inputs = [u]
-        for weight, bias in self.tail:
-            inputs.append(torch.addmm(bias, inputs[-1].clamp(min=0), weight))
-        return inputs
-
-
-def trace(
+def trace_lines(
     layers: Layers, u0: torch.Tensor, low: torch.Tensor, high: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Follow t -> R(z + t a) from `low` to `high` for B points, as `line.trace` does for one.
@@ -120,12 +102,12 @@ class Lines:
         left = self.t.gather(1, piece)
         return piece, (t - left) / (self.t.gather(1, piece + 1) - left)
 
-    def at(self, t: torch.Tensor) -> Positions:
+    def at(self, t: torch.Tensor) -> OnLines:
         """Return the samples at coefficients t [B, n]."""
-        return Positions(self, *self.locate(t))
+        return OnLines(self, *self.locate(t))
 
 
-class Positions:
+class OnLines:
     """Samples on B polylines, n on each, kept as (piece, fraction); `norm2` [B, n] are squared norms."""
 
     def __init__(self, lines: Lines, piece: torch.Tensor, s: torch.Tensor) -> None:
@@ -212,7 +194,7 @@ class Surfaces:
 
 
 def smallest_medians(
-    cloud: Positions | Surfaces, *, average: bool, budget: int
+    cloud: OnLines | Surfaces, *, average: bool, budget: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Find the sample with the smallest median distance to all samples, for B points: (rows, medians).
 

@@ -51,7 +51,8 @@ import torch
 from scipy.special import ndtr
 
 from lassi_lib.certification import line, smoothing
-from lassi_lib.certification.problem import TOLERANCE, Problem
+from lassi_lib.certification.margins import TOLERANCE
+from lassi_lib.certification.problem import Problem
 from lassi_lib.certification.spec import covered_mass, radius_quantile
 
 ETA = 1e-3

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from lassi_lib.certification.network import Restriction
+from lassi_lib.certification.network import Layers
 
 
 class Polyline:
@@ -91,7 +91,7 @@ class Positions:
         return 1e-7 * float(self._norm2.max().clamp(min=0).sqrt())
 
 
-def trace(encoder: Restriction, u0: torch.Tensor, low: float, high: float) -> Polyline:
+def trace(encoder: Layers, u0: torch.Tensor, low: float, high: float) -> Polyline:
     """Follow R(z + t a) from t = `low` to t = `high` (low < 0 < high), for any depth.
 
     Layer 1: unit j is ``relu(u0_j + t U_j)`` and bends at t = -u0_j / U_j. Passing that kink from
@@ -102,7 +102,7 @@ def trace(encoder: Restriction, u0: torch.Tensor, low: float, high: float) -> Po
 
     Parameters
     ----------
-    encoder : Restriction
+    encoder : Layers
         R restricted to one attribute vector.
     u0 : torch.Tensor
         float64 [h_1], the first layer at z.

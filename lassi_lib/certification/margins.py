@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lassi_lib.certification.network import Restriction
+from lassi_lib.certification.network import Layers
 
 TOLERANCE = 1e-5  # relative: two radii, or two logits, this close are a tie, and ties are not certified
 
@@ -84,7 +84,7 @@ class Decision:
         float64 [h, K] and [K], from the last hidden layer to the logits.
     """
 
-    def __init__(self, encoder: Restriction, weight: np.ndarray, bias: np.ndarray) -> None:
+    def __init__(self, encoder: Layers, weight: np.ndarray, bias: np.ndarray) -> None:
         self._linear = not encoder.tail  # an encoder without a hidden layer: x = relu(x) - relu(-x)
         if self._linear:
             eye = torch.eye(encoder.U.shape[1], dtype=torch.float64)

@@ -16,7 +16,8 @@ import torch
 
 from lassi_lib.certification import line, patch, smoothing
 from lassi_lib.certification.center import CenterSmoothing, center_smoothing
-from lassi_lib.certification.problem import TOLERANCE, Problem
+from lassi_lib.certification.margins import TOLERANCE
+from lassi_lib.certification.problem import Problem
 from lassi_lib.certification.spec import CertificationSpec
 from lassi_lib.streams import numpy_stream
 
@@ -65,6 +66,11 @@ def coefficients(problem: Problem, index: int) -> np.ndarray:
         for name, n in zip(("candidates", "mass", "radius"), sample_sizes(problem.spec), strict=True)
     ]
     return np.concatenate(drawn)
+
+
+def vote_streams(seed: int, index: int) -> list[np.random.Generator]:
+    """Return what the votes of one point are drawn from: those that guess its class, and those that count."""
+    return [numpy_stream(seed, f"votes/{stage}", index) for stage in ("guess", "count")]
 
 
 def row(
@@ -131,8 +137,8 @@ def judge(
     }
     if math.isnan(d_cs):
         return none | known
-    votes = (numpy_stream(seed, f"votes/{stage}", index) for stage in ("guess", "count"))
-    rs = smoothing.smooth_classifier(weight @ smoothed["center"] + bias, weight, spec, *votes)
+    logits = weight @ smoothed["center"] + bias
+    rs = smoothing.smooth_classifier(logits, weight, spec, *vote_streams(seed, index))
     found = none | {"d_cs": d_cs, "p_A": rs.p_A, "status": "ABSTAINED_CLASSIFIER"}
     if rs.d_rs is not None:
         status = "CERTIFIED" if d_cs < rs.d_rs * (1 - TOLERANCE) else "NOT_CERTIFIED"

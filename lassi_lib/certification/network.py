@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,7 +11,44 @@ import torch
 FIRST = 32  # latents of one first-layer product
 
 
-class Restriction:
+@dataclass(eq=False)
+class Layers:
+    """R after its first layer, on one device: small enough to be sent to other processes.
+
+    Attributes
+    ----------
+    U : torch.Tensor
+        float64 [n, h_1]: the first layer's output at z + t A is ``u0 + t @ U``.
+    tail : list of (W^T [in, out], b [out])
+        The layers after the first, float64; in float32 their W^T are `tail32`, and |W^T| `size32`.
+    """
+
+    U: torch.Tensor
+    tail: list[tuple[torch.Tensor, torch.Tensor]]
+
+    @cached_property
+    def tail32(self) -> list[torch.Tensor]:
+        """The W^T in float32."""
+        return [w.float() for w, _ in self.tail]
+
+    @cached_property
+    def size32(self) -> list[torch.Tensor]:
+        """The |W^T| in float32."""
+        return [w.abs() for w in self.tail32]
+
+    def to(self, device: torch.device) -> Layers:
+        """Return the same layers on `device`."""
+        return Layers(self.U.to(device), [(weight.to(device), bias.to(device)) for weight, bias in self.tail])
+
+    def inputs(self, u: torch.Tensor) -> list[torch.Tensor]:
+        """Return the inputs of all layers' ReLUs, and the outputs, for first layers u [m, h_1]."""
+        inputs = [u]
+        for weight, bias in self.tail:
+            inputs.append(torch.addmm(bias, inputs[-1].clamp(min=0), weight))
+        return inputs
+
+
+class Restriction(Layers):
     """R on the affine spaces z + span(A), for all z.
 
     The first layer at z + t A is ``u0 + t @ U`` with ``u0 = W_1 z + b_1`` and ``U = A W_1^T``, so
@@ -24,13 +62,6 @@ class Restriction:
         [n, d] attribute vectors A.
     device : str or torch.device
         Where `first` multiplies.
-
-    Attributes
-    ----------
-    U : torch.Tensor
-        float64 [n, h_1].
-    tail : list of (W^T [in, out], b [out])
-        The layers after the first, float64; in float32 their W^T are `tail32`, and |W^T| `size32`.
     """
 
     def __init__(
@@ -38,25 +69,12 @@ class Restriction:
     ) -> None:
         layers = [(w.double(), b.double()) for w, b in representation.folded_layers()]
         self._weight, self._bias = (x.to(device) for x in layers[0])
-        self.U = vectors.detach().cpu().double() @ layers[0][0].T
-        self.tail = [(w.T.contiguous(), b) for w, b in layers[1:]]
-        self.tail32 = [w.float() for w, _ in self.tail]
-        self.size32 = [w.abs() for w in self.tail32]
+        U = vectors.detach().cpu().double() @ layers[0][0].T
+        super().__init__(U, [(w.T.contiguous(), b) for w, b in layers[1:]])
 
-    @classmethod
-    def of(cls, U: torch.Tensor, tail: list[tuple[torch.Tensor, torch.Tensor]]) -> Restriction:
-        """Return what `without_first` left of another: its `U` [n, h_1] and `tail`."""
-        same = cls.__new__(cls)
-        same.U, same.tail = U, tail
-        same.tail32 = [w.float() for w, _ in tail]
-        same.size32 = [w.abs() for w in same.tail32]
-        return same
-
-    def without_first(self) -> Restriction:
-        """Return a copy that cannot do `first` and is a tenth of the size: what other processes need."""
-        small = copy(self)
-        del small._weight, small._bias
-        return small
+    def without_first(self) -> Layers:
+        """Return what is left without `first`, a tenth of the size: what other processes need."""
+        return Layers(self.U, self.tail)
 
     def first(self, z: torch.Tensor, rows: int = FIRST) -> torch.Tensor:
         """Return u0 of at most `rows` latents: [N, d] -> float64 [N, h_1].

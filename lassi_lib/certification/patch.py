@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from lassi_lib.certification.bounds import Cells, Enclosure
-from lassi_lib.certification.network import Restriction
+from lassi_lib.certification.network import Layers
 
 _CELL = 1000  # samples per cell at most: a trade between the cost of a cell and of its samples
 _SKETCH = 64  # samples that span the center search's first look
@@ -129,7 +129,7 @@ def _folding_pays(samples: int, features: int, units: int, width: int) -> bool:
 
 
 def pieces(
-    encoder: Restriction, u0: torch.Tensor, t: torch.Tensor, size: int = _CELL
+    encoder: Layers, u0: torch.Tensor, t: torch.Tensor, size: int = _CELL
 ) -> tuple[torch.Tensor, list[Piece]]:
     """Reduce R to small networks that agree with it at all samples z + t A of one point.
 
@@ -141,7 +141,7 @@ def pieces(
 
     Parameters
     ----------
-    encoder : Restriction
+    encoder : Layers
         R restricted to n attribute vectors.
     u0 : torch.Tensor
         float64 [h_1], the first layer at z.
@@ -159,9 +159,7 @@ def pieces(
     """
     parts = cells(t, size)
     middles = torch.stack([(t[part].amax(0) + t[part].amin(0)) / 2 for part in parts])
-    inputs = [u0 + torch.cat([torch.zeros_like(middles[:1]), middles]) @ encoder.U]
-    for weight, bias in encoder.tail:
-        inputs.append(torch.addmm(bias, inputs[-1].clamp(min=0), weight))
+    inputs = encoder.inputs(u0 + torch.cat([torch.zeros_like(middles[:1]), middles]) @ encoder.U)
     origin = inputs[-1][0]
     base = (inputs[-1][1:] - origin).float()
     inputs = [here[1:].float() for here in inputs[:-1]]

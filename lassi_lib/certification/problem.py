@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lassi_lib.certification.margins import TOLERANCE, Decision
-from lassi_lib.certification.network import Restriction
+from lassi_lib.certification.margins import Decision
+from lassi_lib.certification.network import Layers
 from lassi_lib.certification.spec import CertificationSpec
 from lassi_lib.flow.checkpoint import read_safetensors, write_safetensors
 from lassi_lib.similarity.sets import SimilaritySet
-
-__all__ = ["TOLERANCE", "Problem", "weights_of"]
 
 
 def weights_of(classifier: torch.nn.Linear) -> tuple[np.ndarray, np.ndarray]:
@@ -30,8 +28,8 @@ class Problem:
 
     Attributes
     ----------
-    encoder : Restriction
-        R on z + span(A), without its first layer's weights: small enough to be sent to processes.
+    encoder : Layers
+        R on z + span(A), without its first layer's weights.
         None where the layers are not known (`black_box`).
     similarity : SimilaritySet
         The attribute vectors A [n, d] and epsilon.
@@ -43,7 +41,7 @@ class Problem:
         Names the random streams together with stage and point.
     """
 
-    encoder: Restriction | None
+    encoder: Layers | None
     similarity: SimilaritySet
     weight: np.ndarray
     bias: np.ndarray
@@ -68,7 +66,7 @@ class Problem:
         spec = CertificationSpec(**facts["spec"])
         similarity = SimilaritySet(t["vectors"], spec.epsilon, tuple(facts["names"]))
         weight, bias = t["weight"].numpy(), t["bias"].numpy()
-        return cls(Restriction.of(t["U"], tail), similarity, weight, bias, spec, facts["seed"])
+        return cls(Layers(t["U"], tail), similarity, weight, bias, spec, facts["seed"])
 
     @cached_property
     def decision(self) -> Decision:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 
 from scipy.special import betainc, ndtr, ndtri
 
-from lassi_lib.errors import StudyError
+from lassi_lib.errors import StudyError, about
 
 QUANTILES = ("higher", "linear")
 BOUNDS = ("hoeffding", "binomial")
@@ -86,59 +86,66 @@ class CertificationSpec:
         StudyError
             Naming the setting, why no point could ever be certified, and the smallest value that works.
         """
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name.startswith("n_") and not (isinstance(value, int) and value >= 1):
-                raise StudyError(f"certification: {field.name} = {value} must be a whole number, at least 1")
-            if field.name in ("epsilon", "sigma_cs", "sigma_rs") and not 0 < value < math.inf:
-                raise StudyError(f"certification: {field.name} = {value} must be a positive number")
-        for name, top in (("alpha_cs", 1), ("alpha_rs", 0.5), ("delta", 0.5)):
-            if not 0 < getattr(self, name) < top:
-                raise StudyError(
-                    f"certification: {name} = {getattr(self, name)} must lie between 0 and {top}"
-                )
-        for name, known in (("quantile", QUANTILES), ("bound", BOUNDS)):
-            if getattr(self, name) not in known:
-                raise StudyError(
-                    f"certification: {name} = {getattr(self, name)!r} must be one of {', '.join(known)}"
-                )
-        if self.bound == "binomial" and self.quantile != "higher":
-            raise StudyError(
-                "certification: bound = 'binomial' is about one order statistic, which quantile = "
-                f"{self.quantile!r} does not take: use quantile = 'higher'"
-            )
-        if self.n_center < required_n_center(self):
-            why = (
-                f"Delta_1 = {delta_1(self):.4f} > delta = {self.delta}"
-                if self.bound == "hoeffding"
-                else f"too few samples to tell masses apart that differ by delta = {self.delta}"
-            )
-            raise StudyError(
-                f"certification: n_center = {self.n_center} gives {why}, so every point would abstain: "
-                f"use at least {required_n_center(self)}"
-            )
-        if required_n_radius(self) == math.inf:
-            raise StudyError(
-                f"certification: epsilon / sigma_cs = {self.epsilon / self.sigma_cs:.3g} is too large for "
-                f"any number of samples: use a larger sigma_cs"
-            )
-        if self.n_radius < required_n_radius(self):
-            why = (
-                f"asks for the quantile q = {radius_quantile(self):.4f} > 1"
-                if self.bound == "hoeffding"
-                else f"leaves even the largest distance below the {covered_mass(self):.4f}-quantile too often"
-            )
-            raise StudyError(
-                f"certification: n_radius = {self.n_radius} {why}, so no radius exists: "
-                f"use at least {required_n_radius(self)}"
-            )
-        if d_rs_ceiling(self) <= 0:
-            least = math.floor(math.log(self.alpha_rs) / math.log(0.5)) + 1
-            raise StudyError(
-                f"certification: with n_votes = {self.n_votes} the ceiling of d_rs is 0 (sigma_rs * "
-                f"Phi^-1(alpha_rs^(1/n_votes))), so no point can be certified: use at least {least}"
-            )
+        with about("certification"):
+            _check_values(self)
+            _check_sizes(self)
         return self
+
+
+def _check_values(spec: CertificationSpec) -> None:
+    """Refuse a setting that is impossible by itself."""
+    for field in fields(spec):
+        value = getattr(spec, field.name)
+        if field.name.startswith("n_") and not (isinstance(value, int) and value >= 1):
+            raise StudyError(f"{field.name} = {value} must be a whole number, at least 1")
+        if field.name in ("epsilon", "sigma_cs", "sigma_rs") and not 0 < value < math.inf:
+            raise StudyError(f"{field.name} = {value} must be a positive number")
+    for name, top in (("alpha_cs", 1), ("alpha_rs", 0.5), ("delta", 0.5)):
+        if not 0 < getattr(spec, name) < top:
+            raise StudyError(f"{name} = {getattr(spec, name)} must lie between 0 and {top}")
+    for name, known in (("quantile", QUANTILES), ("bound", BOUNDS)):
+        if getattr(spec, name) not in known:
+            raise StudyError(f"{name} = {getattr(spec, name)!r} must be one of {', '.join(known)}")
+    if spec.bound == "binomial" and spec.quantile != "higher":
+        raise StudyError(
+            "bound = 'binomial' is about one order statistic, which quantile = "
+            f"{spec.quantile!r} does not take: use quantile = 'higher'"
+        )
+
+
+def _check_sizes(spec: CertificationSpec) -> None:
+    """Refuse samples that are too few for any point to pass."""
+    hoeffding = spec.bound == "hoeffding"
+    if spec.n_center < required_n_center(spec):
+        why = (
+            f"Delta_1 = {delta_1(spec):.4f} > delta = {spec.delta}"
+            if hoeffding
+            else f"too few samples to tell masses apart that differ by delta = {spec.delta}"
+        )
+        raise StudyError(
+            f"n_center = {spec.n_center} gives {why}, so every point would abstain: "
+            f"use at least {required_n_center(spec)}"
+        )
+    if required_n_radius(spec) == math.inf:
+        raise StudyError(
+            f"epsilon / sigma_cs = {spec.epsilon / spec.sigma_cs:.3g} is too large for any number of samples: "
+            "use a larger sigma_cs"
+        )
+    if spec.n_radius < required_n_radius(spec):
+        why = (
+            f"asks for the quantile q = {radius_quantile(spec):.4f} > 1"
+            if hoeffding
+            else f"leaves even the largest distance below the {covered_mass(spec):.4f}-quantile too often"
+        )
+        raise StudyError(
+            f"n_radius = {spec.n_radius} {why}, so no radius exists: use at least {required_n_radius(spec)}"
+        )
+    if d_rs_ceiling(spec) <= 0:
+        least = math.floor(math.log(spec.alpha_rs) / math.log(0.5)) + 1
+        raise StudyError(
+            f"with n_votes = {spec.n_votes} the ceiling of d_rs is 0 (sigma_rs * Phi^-1(alpha_rs^(1/n_votes))), "
+            f"so no point can be certified: use at least {least}"
+        )
 
 
 def smallest_count(n: int, p: float, alpha: float) -> int:

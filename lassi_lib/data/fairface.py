@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lassi_lib.data.dataset import SPLITS, FaceDataset
-from lassi_lib.data.files import digest, existing, read_images, read_text
-from lassi_lib.errors import StudyError, nearest
+from lassi_lib.data.dataset import FaceDataset
+from lassi_lib.data.files import existing, listing_digest, read_images, read_text
+from lassi_lib.errors import StudyError
 
 HOMEPAGE = "https://github.com/joojs/fairface"
 LABEL_FILES = {part: f"fairface_label_{part}.csv" for part in ("train", "val")}
@@ -80,8 +80,6 @@ def load_fairface(
     StudyError
         If files are missing: the message says where to get them and what layout is expected.
     """
-    if split not in SPLITS:
-        raise StudyError(f"split '{split}' is unknown{nearest(split, SPLITS)}")
     root = find_root(data_root)
     tables = {part: read_labels(root, part) for part in LABEL_FILES}
     found = {part: _present(root, part, table, max_images) for part, table in tables.items()}
@@ -138,7 +136,7 @@ def fingerprint(data_root: str | Path | None) -> str:
     """Return a digest of which files are there (names and sizes): part of every cache key."""
     root = find_root(data_root)
     images = [path for part in LABEL_FILES for path in sorted((root / part).glob("*.jpg"))]
-    return digest(root, images + [existing(root, name) for name in LABEL_FILES.values()])
+    return listing_digest(root, images + [existing(root, name) for name in LABEL_FILES.values()])
 
 
 def used_files(data_root: str | Path | None, max_images: int = 0) -> tuple[list[Path], list[Path]]:

@@ -55,7 +55,7 @@ def _read_image(path: Path, size: int) -> torch.Tensor:
     return resize_and_crop(torch.from_numpy(pixels).permute(2, 0, 1), size)
 
 
-def digest(root: Path, files: Iterable[Path]) -> str:
+def listing_digest(root: Path, files: Iterable[Path]) -> str:
     """Return a digest of files' names below `root` and their sizes: part of every cache key."""
     listing = "\n".join(f"{p.relative_to(root).as_posix()} {p.stat().st_size}" for p in files)
     return hashlib.blake2b(listing.encode(), digest_size=12).hexdigest()

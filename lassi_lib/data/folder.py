@@ -208,9 +208,9 @@ def fingerprint(data_root: str | Path | None) -> str:
 def _content(path: Path) -> str:
     """Return a digest of a file's bytes; each file is read once, unless it has changed since."""
     state = path.stat()
-    return _digest(path, state.st_size, state.st_mtime_ns)
+    return _content_then(path, state.st_size, state.st_mtime_ns)
 
 
 @cache
-def _digest(path: Path, size: int, changed: int) -> str:
+def _content_then(path: Path, size: int, changed: int) -> str:  # size and time are for the cache
     return hashlib.blake2b(path.read_bytes(), digest_size=12).hexdigest()

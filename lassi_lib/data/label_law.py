@@ -282,11 +282,11 @@ def fit_loadings(
     return loadings().detach().numpy()
 
 
-def pair_weights(names: tuple[str, ...] = ATTRIBUTES) -> np.ndarray:
+def pair_weights() -> np.ndarray:
     """Return the weights [A, A] of the fit: `PUBLISHED_WEIGHT` for the published pairs, else 1."""
-    w = np.ones((len(names), len(names)))
+    w = np.ones((len(ATTRIBUTES), len(ATTRIBUTES)))
     for task, sensitive in PUBLISHED_PAIRS:
-        i, j = names.index(task), names.index(sensitive)
+        i, j = ATTRIBUTES.index(task), ATTRIBUTES.index(sensitive)
         w[i, j] = w[j, i] = PUBLISHED_WEIGHT
     return w
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from lassi_lib.data.dataset import SPLITS, FaceDataset
-from lassi_lib.data.files import digest
+from lassi_lib.data.files import listing_digest
 from lassi_lib.data.preprocess import resize_and_crop
 from lassi_lib.data.shapes3d_renderer import draw, hue_to_rgb, light_maps
 from lassi_lib.errors import StudyError, nearest
@@ -235,11 +235,11 @@ def fingerprint(source: str, data_root: str | Path | None) -> str:
     if source == "rendered":
         return f"rendered, version {VERSION}"
     path = find_file(data_root)
-    return f"{digest(path.parent, [path])}, splits version {VERSION}"
+    return f"{listing_digest(path.parent, [path])}, splits version {VERSION}"
 
 
 @threads(1)  # its steps are too small to share out
-def _render(factors: np.ndarray, image_size: int, label: str, batch: int = 256) -> torch.Tensor:
+def _render(factors: np.ndarray, image_size: int, label: str) -> torch.Tensor:
     """Draw images from factors [n, 6], one geometry after the other."""
     hues = torch.from_numpy(factors[:, :3] / 10).float()
     geometries, which = np.unique(factors[:, 3:], axis=0, return_inverse=True)
@@ -247,7 +247,7 @@ def _render(factors: np.ndarray, image_size: int, label: str, batch: int = 256) 
     bar = progress(geometries, label=f"drawing {label}", unit="scene") if label else geometries
     for k, geometry in enumerate(bar):
         maps = light_maps(*geometry.tolist(), image_size)
-        for rows in torch.from_numpy(np.flatnonzero(which.reshape(-1) == k)).split(batch):
+        for rows in torch.from_numpy(np.flatnonzero(which.reshape(-1) == k)).split(256):
             images[rows] = draw(hue_to_rgb(hues[rows]), maps)
     return images
 

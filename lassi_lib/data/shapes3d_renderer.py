@@ -36,10 +36,11 @@ LIGHT = (-0.32, -0.60, math.sqrt(1 - 0.32**2 - 0.60**2))  # direction towards th
 AMBIENT, DIFFUSE, GLOSS = 0.45, 0.60, 0.35
 
 
-def hue_to_rgb(hue: Tensor, saturation: float = 0.88, value: float = 0.94) -> Tensor:
+def hue_to_rgb(hue: Tensor) -> Tensor:
     """Return colours [..., 3] in [0, 1] of hues [...] in [0, 1)."""
     distance = (hue[..., None] * 6 - torch.tensor([0.0, 2.0, 4.0])).abs()  # from pure red, green, blue
     pure = torch.minimum(distance, 6 - distance).mul(-1).add(2).clamp(0, 1)
+    saturation, value = 0.88, 0.94
     return value * (1 - saturation + saturation * pure)
 
 

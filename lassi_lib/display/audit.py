@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.collections import QuadMesh
 
 from lassi_lib.display.style import (
     BAD,
@@ -16,11 +11,11 @@ from lassi_lib.display.style import (
     GOOD,
     GREY,
     INK,
-    PAPER,
     SHADE,
     StudyFigure,
     colours_of,
     grouped,
+    heatmap,
     margins,
     marker_of,
     words,
@@ -69,7 +64,7 @@ def majority_figure(table: pd.DataFrame) -> StudyFigure:
     heights = [max(len(part), 2) for part in parts.values()]
     figure = StudyFigure(figsize=(9, 1.3 + 0.19 * sum(heights) + 0.3 * len(parts)), layout="constrained")
     panels = figure.subplots(len(parts), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    colours = colours_of(list(dict.fromkeys(table["method"])))
+    colours = colours_of(table["method"])
     for axes, (name, part) in zip(panels, parts.items(), strict=True):
         here = part.reset_index(drop=True)
         middle, ends = here["accuracy"] - here["majority_rate"], margins(here, "accuracy")
@@ -142,27 +137,3 @@ def association_heatmap(table: pd.DataFrame) -> StudyFigure:
     image = heatmap(axes, grid, text, cmap="PuOr_r", vmin=-limit, vmax=limit)
     figure.colorbar(image, ax=axes, label="phi")
     return figure
-
-
-def heatmap(axes: Axes, grid: pd.DataFrame, text: Sequence[Sequence[str]], **colours: Any) -> QuadMesh:
-    """Draw a grid of values with a text in every cell that has one, black or white as its colour asks."""
-    edges = (np.arange(n + 1) - 0.5 for n in reversed(grid.shape))
-    shown = np.ma.masked_invalid(grid.to_numpy(float))
-    image = axes.pcolormesh(*edges, shown, edgecolors=PAPER, linewidth=1, **colours)  # vectors, no picture
-    axes.invert_yaxis()
-    for i, row in enumerate(grid.to_numpy(float)):
-        for j, value in enumerate(row):
-            known = bool(np.isfinite(value))
-            light = np.dot(image.cmap(image.norm(value if known else 0.0))[:3], (0.299, 0.587, 0.114))
-            style = {
-                "ha": "center",
-                "va": "center",
-                "fontsize": 9,
-                "color": INK if light > 0.5 else PAPER,
-            }
-            axes.text(j, i, text[i][j] if known else "", **style)
-    axes.set(xticks=range(grid.shape[1]), yticks=range(grid.shape[0]))
-    axes.set_xticklabels([words(c) for c in grid.columns], rotation=20, ha="right")
-    axes.set_yticklabels([words(r) for r in grid.index])
-    axes.grid(visible=False)
-    return image

@@ -72,14 +72,14 @@ def _grid(lines: int, height: float):
 
 def _draw(axes, table: pd.DataFrame, column: str, by: str, place: dict, line: str) -> None:
     """Draw one quantity with intervals, methods side by side; `by` runs along x if it is phi, else along y."""
-    methods, ratio, across = list(dict.fromkeys(table["method"])), column == "ratio_percent", by == "phi"
-    colours, span = colours_of(methods), max(place.values()) - min(place.values())
-    for j, method in enumerate(methods):
+    colours, ratio, across = colours_of(table["method"]), column == "ratio_percent", by == "phi"
+    span = max(place.values()) - min(place.values())
+    for j, (method, colour) in enumerate(colours.items()):
         rows = table[table["method"] == method]
-        shift = (j - (len(methods) - 1) / 2) * (0.012 * span if across else 0.24)
+        shift = (j - (len(colours) - 1) / 2) * (0.012 * span if across else 0.24)
         at, value = rows[by].map(place).to_numpy(float) + shift, rows[column].to_numpy(float)
         ends = margins(rows, column)
-        look = {"color": colours[method], "marker": marker_of(method), "ms": 5, "capsize": 2}
+        look = {"color": colour, "marker": marker_of(method), "ms": 5, "capsize": 2}
         look |= {"ls": line or "none", "lw": 1.4, "elinewidth": 1, "label": method, "clip_on": ratio}
         if across:
             axes.errorbar(at, value, yerr=ends, **look)

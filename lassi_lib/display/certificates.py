@@ -51,13 +51,13 @@ def _rate_bars(
 ) -> StudyFigure:
     published = {f"published_{value}": "published"} if published is None else published
     pairs = list(dict.fromkeys(pair_names(summary)))
-    methods = list(dict.fromkeys(summary["method"]))
-    colours, thick = colours_of(methods), 0.8 / len(methods)
-    figure = StudyFigure(figsize=(9, 1.3 + len(pairs) * (0.22 + 0.17 * len(methods))), layout="constrained")
+    colours = colours_of(summary["method"])
+    thick = 0.8 / len(colours)
+    figure = StudyFigure(figsize=(9, 1.3 + len(pairs) * (0.22 + 0.17 * len(colours))), layout="constrained")
     axes = figure.subplots()
-    for j, method in enumerate(methods):
+    for j, method in enumerate(colours):
         rows = summary[summary["method"] == method]
-        y = np.array([pairs.index(p) for p in pair_names(rows)]) + (j - (len(methods) - 1) / 2) * thick
+        y = np.array([pairs.index(p) for p in pair_names(rows)]) + (j - (len(colours) - 1) / 2) * thick
         mean = rows[value].to_numpy(float)
         bars = axes.barh(y, mean, 0.9 * thick, color=colours[method], label=method)
         for bar, single in zip(bars, _single(summary, rows), strict=True):
@@ -75,7 +75,7 @@ def _rate_bars(
     axes.set_yticklabels([words(p) for p in pairs])
     axes.grid(axis="y", visible=False)
     handles, names = axes.get_legend_handles_labels()
-    first = sorted(range(len(names)), key=lambda i: names[i] not in methods)  # methods before markers
+    first = sorted(range(len(names)), key=lambda i: names[i] not in colours)  # methods before markers
     if _single(summary, summary).any():
         handles.append(Patch(facecolor=PALE, edgecolor=PAPER, hatch="///", linewidth=0))
         names.append("one seed: interval of the points alone")
@@ -91,13 +91,13 @@ def _single(summary: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray:
     return (rows["n_seeds"] == 1).to_numpy()
 
 
-def radius_scatter(rows: pd.DataFrame, columns: int = 3) -> StudyFigure:
+def radius_scatter(rows: pd.DataFrame) -> StudyFigure:
     """Show d_cs against d_rs for every test point, a panel per pair; above the diagonal is certified.
 
     Abstentions (NaN) have no place in a panel: they are counted under its title.
     """
-    pairs, methods = grouped(rows), list(dict.fromkeys(rows["method"]))
-    colours, columns = colours_of(methods), min(columns, len(pairs))
+    pairs, colours = grouped(rows), colours_of(rows["method"])
+    columns = min(3, len(pairs))
     lines, edge = -(-len(pairs) // columns), min(4.0, 7.4 / columns)  # inches
     figure = StudyFigure(figsize=(edge * columns + 1.6, 1.2 + lines * (edge + 0.7)), layout="constrained")
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
@@ -108,11 +108,11 @@ def radius_scatter(rows: pd.DataFrame, columns: int = 3) -> StudyFigure:
         axes.fill_between([low, high], [low, high], high, color=SHADE, lw=0)
         axes.plot([low, high], [low, high], color=GREY, lw=1)
         lost = []
-        for method in methods:
+        for method, colour in colours.items():
             mine = here[here["method"] == method]
             seen = mine[["d_cs", "d_rs"]].dropna().clip(lower=low)
             lost.append(len(mine) - len(seen))
-            style = {"s": 9, "alpha": 0.45, "lw": 0, "rasterized": True, "color": colours[method]}
+            style = {"s": 9, "alpha": 0.45, "lw": 0, "rasterized": True, "color": colour}
             axes.scatter(seen["d_cs"], seen["d_rs"], marker=marker_of(method), label=method, **style)
         axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), box_aspect=1)
         axes.set_title(f"{textwrap.fill(words(pair), 31)}\n", loc="left", fontsize=10)

@@ -34,24 +34,21 @@ MODE_STYLE = {
 
 def mode_dots(table: pd.DataFrame) -> StudyFigure:
     """Show the share of fair points per pair, method and mode, with intervals (`fairness_by_mode`)."""
-    pairs, methods = grouped(table), list(dict.fromkeys(table["method"]))
-    colours = colours_of(methods)
-    figure = StudyFigure(figsize=(9, 1.6 + 0.3 * len(pairs) * (len(methods) + 0.8)), layout="constrained")
+    pairs, colours = grouped(table), colours_of(table["method"])
+    figure = StudyFigure(figsize=(9, 1.6 + 0.3 * len(pairs) * (len(colours) + 0.8)), layout="constrained")
     axes, ticks, names, y = figure.subplots(), [], [], 0.0
     for pair, here in pairs.items():
-        for method in methods:
+        for number, (method, colour) in enumerate(colours.items()):
             rows = here[here["method"] == method]
-            axes.plot(rows["fair"], [y] * len(rows), color=colours[method], lw=5, alpha=0.35)
+            axes.plot(rows["fair"], [y] * len(rows), color=colour, lw=5, alpha=0.35)
             for _, row in rows.sort_values("mode", key=lambda m: m.map(list(MODE_STYLE).index)).iterrows():
                 marker, size = MODE_STYLE[row["mode"]]
                 ends = [[row["fair"] - row["fair_low"]], [row["fair_high"] - row["fair"]]]
-                axes.errorbar(
-                    row["fair"], y, xerr=np.clip(ends, 0, None), ecolor=colours[method], elinewidth=1
-                )
+                axes.errorbar(row["fair"], y, xerr=np.clip(ends, 0, None), ecolor=colour, elinewidth=1)
                 look = {"mfc": MODE_COLOURS[row["mode"]], "mec": INK, "ms": size}
                 axes.plot(row["fair"], y, marker, clip_on=False, zorder=4, **look)
             ticks.append(y)
-            names.append(f"{words(pair)}   {method}" if method == methods[0] else method)
+            names.append(method if number else f"{words(pair)}   {method}")
             y += 1.0
         y += 0.8
     axes.set(xlim=(-1, 101), ylim=(y - 0.9, -0.9), yticks=ticks, xlabel="judged fair (% of test points)")
@@ -84,25 +81,25 @@ def slack_curves(rows: pd.DataFrame) -> StudyFigure:
 
     `rows` need task, sensitive, method, mode and slack; what lies right of zero is certified.
     """
-    pairs, methods = grouped(rows), list(dict.fromkeys(rows["method"]))
-    colours, (figure, panels) = colours_of(methods), _panels(pairs)
+    pairs, colours = grouped(rows), colours_of(rows["method"])
+    figure, panels = _panels(pairs)
     styles = {"monte_carlo": "--", "exact_smoothing": "-"}
     low, high = np.quantile(rows["slack"], [0.002, 0.998])
     for axes, here in zip(panels, pairs.values(), strict=True):
         axes.axvspan(0, max(high, 1.0), color=SHADE, lw=0)
-        for method in methods:
+        for method, colour in colours.items():
             for mode, line in styles.items():
                 x = here.loc[(here["method"] == method) & (here["mode"] == mode), "slack"].sort_values()
                 x = x.iloc[:: max(1, len(x) // 120)]  # enough for the eye, and a small file
                 if len(x):
                     y = 100 * np.arange(1, len(x) + 1) / len(x)
-                    axes.step(x, y, line, where="post", color=colours[method], lw=1.4)
+                    axes.step(x, y, line, where="post", color=colour, lw=1.4)
         axes.set(xlim=(low, max(high, 1.0)), ylim=(0, 100))
     figure.supxlabel("d_rs - d_cs (shaded: certified)", fontsize=9)
     figure.supylabel("% of points below", fontsize=9)
-    handles = [panels[0].plot([], [], color=colours[m], lw=3)[0] for m in methods]
+    handles = [panels[0].plot([], [], color=colour, lw=3)[0] for colour in colours.values()]
     handles += [panels[0].plot([], [], styles[m], color=DARK, lw=1.4)[0] for m in styles]
-    figure.legend_above(handles, [*methods, *(words(m) for m in styles)])
+    figure.legend_above(handles, [*colours, *(words(m) for m in styles)])
     return figure
 
 
@@ -111,15 +108,14 @@ def radius_lines(table: pd.DataFrame, at: float | None = None) -> StudyFigure:
 
     `table` is that of `radius_sweep`; a stroke marks `at`, the radius that the encoders were trained for.
     """
-    pairs, methods = grouped(table), list(dict.fromkeys(table["method"]))
-    colours, (figure, panels) = colours_of(methods), _panels(pairs)
+    pairs, colours = grouped(table), colours_of(table["method"])
+    figure, panels = _panels(pairs)
     for axes, here in zip(panels, pairs.values(), strict=True):
-        for method in methods:
+        for method, colour in colours.items():
             rows = here[here["method"] == method].sort_values("epsilon")
-            axes.fill_between(
-                rows["epsilon"], rows["fair_low"], rows["fair_high"], color=colours[method], alpha=0.15, lw=0
-            )
-            style = {"marker": marker_of(method), "ms": 4, "color": colours[method], "label": method}
+            ends = rows["fair_low"], rows["fair_high"]
+            axes.fill_between(rows["epsilon"], *ends, color=colour, alpha=0.15, lw=0)
+            style = {"marker": marker_of(method), "ms": 4, "color": colour, "label": method}
             axes.plot(rows["epsilon"], rows["fair"], **style)
         if at is not None:
             axes.axvline(at, color=GREY, lw=0.8, ls=":")
@@ -130,9 +126,7 @@ def radius_lines(table: pd.DataFrame, at: float | None = None) -> StudyFigure:
     return figure
 
 
-def counterexample_figure(
-    pairs: Sequence[tuple[str, np.ndarray, np.ndarray, pd.DataFrame]],
-) -> StudyFigure:
+def counterexample_figure(pairs: Sequence[tuple[str, np.ndarray, np.ndarray, pd.DataFrame]]) -> StudyFigure:
     """Show faces above similar ones that get another class: (label, faces, similar, table) a double row.
 
     The parts are as `counterexamples_by_pair` returns them.

@@ -95,7 +95,7 @@ def certificate_figure(views: Sequence[Any]) -> StudyFigure:
         raise ValueError("no view to show")
     figure = StudyFigure(figsize=(9.3, 3.5 * len(views)), facecolor=PAPER)
     figure.vector = True
-    colours = colours_of(list(dict.fromkeys(v.method for v in views)))
+    colours = colours_of(v.method for v in views)
     for place, view in enumerate(views):
         bottom, height = 1 - (place + 1) / len(views), 1 / len(views)
 

@@ -21,7 +21,8 @@ from lassi_lib.display.picker import PER_PAGE, WIDE, FacePicker, Said, called
 from lassi_lib.display.picture import Picture
 from lassi_lib.display.style import StudyFigure, words
 from lassi_lib.errors import StudyError
-from lassi_lib.study.experiment import Experiment, grouped
+from lassi_lib.study.exactness import one_attribute
+from lassi_lib.study.experiment import Experiment, experiments_by
 from lassi_lib.study.explore import Judge, Line, offered_kinds
 from lassi_lib.study.strips import strips
 
@@ -162,7 +163,7 @@ class CertificateExplorer(w.VBox):
 
     def __init__(self, study: Study, experiments: Iterable[Experiment]) -> None:
         self._study = study
-        single = [e for e in experiments if len(e.sensitive) == 1]
+        single = one_attribute(experiments)
         if not single:
             raise StudyError(
                 "certificate_explorer(): no pair has a single sensitive attribute: add one to pairs"
@@ -278,8 +279,8 @@ class OutlierExplorer(w.VBox):
         self, study: Study, means: pd.DataFrame, experiments: Iterable[Experiment], faces: int = 2
     ) -> None:
         self._study, self._means, self._count = study, means, faces
-        single = [e for e in experiments if len(e.sensitive) == 1]
-        self._experiments = grouped(single, lambda e: (e.task, e.sensitive[0]))
+        single = one_attribute(experiments)
+        self._experiments = experiments_by(single, lambda e: (e.task, e.sensitive[0]))
         methods = list(dict.fromkeys(means["method"]))
         self.method = w.Dropdown(options=methods, value=methods[-1], description="method", style=WIDE)
         pairs = list(dict.fromkeys(zip(means["task"], means["sensitive"], strict=True)))

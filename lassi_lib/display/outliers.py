@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.patches import Rectangle
 
-from lassi_lib.display.audit import heatmap
 from lassi_lib.display.style import (
     DPI,
     GREY,
@@ -18,6 +17,7 @@ from lassi_lib.display.style import (
     StudyFigure,
     class_name,
     colours_of,
+    heatmap,
     marker_of,
     words,
 )
@@ -46,7 +46,7 @@ def strip_figure(strips: Sequence[Any]) -> StudyFigure:
     width, height = wide + text + 12, sum(heights) + 24
     figure = StudyFigure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=PAPER)
     figure.vector = True
-    colours = colours_of(list(dict.fromkeys(x for s in strips for x in s.answers["method"])))
+    colours = colours_of(x for s in strips for x in s.answers["method"])
     top = height - 22
     for number, strip in enumerate(strips):
         frame = figure.add_axes((6 / width, (top - size * zoom) / height, wide / width, size * zoom / height))

@@ -9,12 +9,12 @@ import pandas as pd
 
 from lassi_lib.display.style import PAPER, StudyFigure, colours_of, grouped, words
 
-RATES = {"certified_fairness": "certified fairness (%)", "accuracy": "accuracy (%)"}
+_RATES = {"certified_fairness": "certified fairness (%)", "accuracy": "accuracy (%)"}
 _STYLES = ("-", "--", ":", "-.")
 
 
 def setting_lines(
-    table: pd.DataFrame, setting: str, values: Mapping[str, str] = RATES, ceilings: bool = False
+    table: pd.DataFrame, setting: str, values: Mapping[str, str] = _RATES, ceilings: bool = False
 ) -> StudyFigure:
     """Show values over one setting: a column of panels per pair, a colour per method, a line per certificate.
 
@@ -24,8 +24,7 @@ def setting_lines(
     called. `ceilings` mark the sigma_rs at which the largest possible d_rs equals the mean d_cs: left of it
     about half of the points or more cannot be certified.
     """
-    methods = list(dict.fromkeys(table["method"]))
-    certificates, colours = list(dict.fromkeys(table["certificate"])), colours_of(methods)
+    certificates, colours = list(dict.fromkeys(table["certificate"])), colours_of(table["method"])
     ticks = sorted(table[setting].unique(), key=float)
     by_setting = {"by": setting, "key": lambda column: column.astype(float), "kind": "stable"}
     pairs = {pair: part.sort_values(**by_setting) for pair, part in grouped(table).items()}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -72,8 +74,9 @@ def use_style() -> None:
     )
 
 
-def colours_of(methods: list[str]) -> dict[str, str]:
-    """Return a colour per method: the fixed ones, and the palette's rest for methods unknown here."""
+def colours_of(methods: Iterable[str]) -> dict[str, str]:
+    """Return each method once, with its colour: the fixed ones, and the palette's rest for unknown methods."""
+    methods = list(dict.fromkeys(methods))
     unknown = [m for m in methods if m not in METHOD_COLOURS]
     return {m: METHOD_COLOURS.get(m) or _OTHERS[unknown.index(m) % len(_OTHERS)] for m in methods}
 
@@ -108,6 +111,25 @@ def margins(rows: pd.DataFrame, value: str) -> np.ndarray:
     """Return how far the interval of a column reaches down and up, [2, n], as `errorbar` takes it."""
     middle = rows[value].to_numpy(float)
     return np.stack([middle - rows[f"{value}_low"], rows[f"{value}_high"] - middle]).clip(0)
+
+
+def heatmap(axes: Axes, grid: pd.DataFrame, text: Sequence[Sequence[str]], **colours: Any) -> QuadMesh:
+    """Draw a grid of values with a text in every cell that has one, black or white as its colour asks."""
+    edges = (np.arange(n + 1) - 0.5 for n in reversed(grid.shape))
+    shown = np.ma.masked_invalid(grid.to_numpy(float))
+    image = axes.pcolormesh(*edges, shown, edgecolors=PAPER, linewidth=1, **colours)  # vectors, no picture
+    axes.invert_yaxis()
+    for i, row in enumerate(grid.to_numpy(float)):
+        for j, value in enumerate(row):
+            known = bool(np.isfinite(value))
+            light = np.dot(image.cmap(image.norm(value if known else 0.0))[:3], (0.299, 0.587, 0.114))
+            style = {"ha": "center", "va": "center", "fontsize": 9, "color": INK if light > 0.5 else PAPER}
+            axes.text(j, i, text[i][j] if known else "", **style)
+    axes.set(xticks=range(grid.shape[1]), yticks=range(grid.shape[0]))
+    axes.set_xticklabels([words(c) for c in grid.columns], rotation=20, ha="right")
+    axes.set_yticklabels([words(r) for r in grid.index])
+    axes.grid(visible=False)
+    return image
 
 
 def has_images(figure: Figure) -> bool:

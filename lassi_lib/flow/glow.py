@@ -338,14 +338,14 @@ class Glow(nn.Module):
         return total
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator, temperature: float = 1.0) -> torch.Tensor:
-        """Draw n images [n, 3, S, S] from the prior, its standard deviations times `temperature`."""
+    def sample(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        """Draw n images [n, 3, S, S] from the prior."""
         like, x = next(self.parameters()), None
         with full_precision():
             for block, shape in zip(reversed(self.blocks), reversed(self.latent_shapes), strict=True):
                 noise = torch.randn((n, *shape), generator=generator, device=generator.device).to(like)
                 mean, log_sd = block.prior_moments(x, noise)
-                x = block.inverse(x, mean + temperature * log_sd.exp() * noise)
+                x = block.inverse(x, mean + log_sd.exp() * noise)
         return x.contiguous()
 
     def _input(self, x: torch.Tensor) -> torch.Tensor:

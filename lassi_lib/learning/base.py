@@ -6,6 +6,7 @@ task, and how often its prediction changes over a similarity set (see `empirical
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +15,14 @@ from torch import nn
 
 from lassi_lib import numerics
 from lassi_lib.data.preprocess import quantise
-from lassi_lib.errors import StudyError, nearest
-from lassi_lib.learning.representation import eval_mode, initialisation, mlp
+from lassi_lib.errors import StudyError, about, nearest
+from lassi_lib.learning.representation import cpu_state, eval_mode, initialisation, mlp
 from lassi_lib.learning.resnet import ResNet18
 from lassi_lib.learning.train import Examples, keep_best
 from lassi_lib.progress import progress
 from lassi_lib.streams import torch_stream
 
-KINDS = ("resnet18", "latent")
+_KINDS = ("resnet18", "latent")
 SMALLEST_IMAGE = 32  # pixels; ResNet-18 halves five times
 
 
@@ -66,8 +67,8 @@ class BaseClassifier(nn.Module):
         bits: int = 5,
     ) -> None:
         super().__init__()
-        if kind not in KINDS:
-            raise StudyError(f"base classifier '{kind}' is unknown{nearest(kind, KINDS)}")
+        if kind not in _KINDS:
+            raise StudyError(f"base classifier '{kind}' is unknown{nearest(kind, _KINDS)}")
         if kind == "resnet18":
             self.network = nn.Sequential(ResNet18(), nn.Linear(512, n_classes))
         else:
@@ -96,9 +97,7 @@ class BaseClassifier(nn.Module):
             classes = numerics.shrinking(run, batch_size)
         return torch.cat(classes).numpy() if classes else np.empty(0, dtype=np.int64)
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Return all weights and statistics as a plain dict of CPU tensors (for safetensors)."""
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+    state = cpu_state
 
     @classmethod
     def from_state(cls, state: dict[str, torch.Tensor]) -> BaseClassifier:
@@ -173,30 +172,12 @@ def train_base_classifier(
     classifier = classifier.to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(classifier.parameters(), lr=training.learning_rate, fused=True)
 
-    def train_epoch(epoch: int) -> dict[str, float]:
-        classifier.train()
-        total, correct, rows = 0.0, 0, 0
+    def run(epoch: int) -> dict[str, float]:
         order = torch.randperm(len(train), generator=torch_stream(seed, "base/shuffle", epoch))
-        for x, y in train.batches(order, training.batch_size):
-            bar.update()
-            if len(y) == 1:  # BatchNorm has no batch statistics of a single row
-                continue
-            scores = classifier(x)
-            loss = nn.functional.cross_entropy(scores, y)
-            if not torch.isfinite(loss):
-                raise StudyError(
-                    f"{label or kind} training, epoch {epoch + 1}: the loss is {loss.item()}; lower "
-                    f"learning_rate or check the inputs for NaN"
-                )
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            total, rows = total + len(y) * loss.item(), rows + len(y)
-            correct += int((scores.argmax(1) == y).sum())
-        return {"loss": total / rows, "accuracy": correct / rows}
-
-    def valid_accuracy() -> float:
-        return float((classifier.predict(x_valid) == valid.y.numpy()).mean())
+        batches = train.batches(order, training.batch_size)
+        with about(f"{label or kind} training, epoch {epoch + 1}"):
+            row = _train_epoch(classifier, optimiser, batches, bar.update)
+        return row | {"valid_accuracy": float((classifier.predict(x_valid) == valid.y.numpy()).mean())}
 
     steps = -(-len(train) // training.batch_size)
     with (
@@ -204,10 +185,30 @@ def train_base_classifier(
         numerics.full_precision(),
         progress(total=steps * training.epochs, label=label or kind, unit="step") as bar,
     ):
-        history = keep_best(
-            classifier,
-            training.epochs,
-            lambda epoch: train_epoch(epoch) | {"valid_accuracy": valid_accuracy()},
-            lambda row: -row["valid_accuracy"],
-        )
+        history = keep_best(classifier, training.epochs, run, lambda row: -row["valid_accuracy"])
     return classifier, history
+
+
+def _train_epoch(
+    classifier: BaseClassifier,
+    optimiser: torch.optim.Optimizer,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    step_done: Callable[[], object],
+) -> dict[str, float]:
+    """Take a step per batch; return the mean loss and the accuracy."""
+    classifier.train()
+    total, correct, rows = 0.0, 0, 0
+    for x, y in batches:
+        step_done()
+        if len(y) == 1:  # BatchNorm has no batch statistics of a single row
+            continue
+        scores = classifier(x)
+        loss = nn.functional.cross_entropy(scores, y)
+        if not torch.isfinite(loss):
+            raise StudyError(f"the loss is {loss.item()}; lower learning_rate or check the inputs for NaN")
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        total, rows = total + len(y) * loss.item(), rows + len(y)
+        correct += int((scores.argmax(1) == y).sum())
+    return {"loss": total / rows, "accuracy": correct / rows}

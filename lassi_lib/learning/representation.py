@@ -45,6 +45,11 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
         module.train(was_training)
 
 
+def cpu_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return all weights and statistics as a plain dict of CPU tensors (for safetensors)."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+
+
 class Representation(nn.Module):
     """R: latents [N, d] -> representations [N, output] (ECCV 2022, section 5).
 
@@ -107,9 +112,7 @@ class Representation(nn.Module):
             )
         return layers
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Return all weights and statistics as a plain dict of CPU tensors (for safetensors)."""
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+    state = cpu_state
 
     @classmethod
     def from_state(cls, state: dict[str, torch.Tensor]) -> Representation:

@@ -228,6 +228,6 @@ def _mirror(
     return direction, z_dot(z, w_g) + boundary.offset
 
 
-def z_dot(z: torch.Tensor, direction: torch.Tensor, batch: int = 4096) -> torch.Tensor:
+def z_dot(z: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
     """Return z.direction, float64 [N], without a float64 copy of all latents."""
-    return torch.cat([part.double() @ direction for part in z.split(batch)])
+    return torch.cat([part.double() @ direction for part in z.split(4096)])

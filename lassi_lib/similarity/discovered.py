@@ -10,13 +10,13 @@ bracket only the offset is divided by ||w||^2. With w ~ N(0, I) this throws a la
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 
 from lassi_lib import numerics
-from lassi_lib.errors import StudyError
+from lassi_lib.errors import StudyError, about
 from lassi_lib.progress import progress
 from lassi_lib.streams import torch_stream
 
@@ -105,42 +105,61 @@ def discover(
         If the loss is not finite.
     """
     s = settings or Discovery()
-    found = [(w_0.double() / w_0.double().norm()).float().to(device)]
-    steps, history = torch.tensor([-s.step, 0.0, s.step], device=device), []
+    found, history = [(w_0.double() / w_0.double().norm()).float().to(device)], []
     with (
         numerics.threads(s.threads),
         numerics.full_precision(),
         progress(total=s.count * s.iterations, label=label, unit="step") as bar,
     ):
         for k in range(s.count):
-            generator = torch_stream(seed, "discovered/start", k)
-            start = torch.randn(z.shape[1], generator=generator).to(device)
-            w = start.clone().requires_grad_()
-            b = torch.randn((), generator=generator).to(device).requires_grad_()
-            optimiser = torch.optim.Adam([w, b], lr=s.learning_rate)
-            trace = []
-            for rows in _batches(len(z), s, torch_stream(seed, "discovered/batches", k)):
-                batch = z[rows].float().to(device)
-                base, unit = project(batch, w, b, s.mended), w / w.norm()
-                walk = base + steps[:, None, None] * unit  # [3, B, d]
-                p = predict(walk.flatten(0, 1)).reshape(walk.shape[:2])
-                change = (p[1:] - p[:-1]).abs().mean()
-                cosines = torch.stack(found) @ unit
-                loss = -torch.log(1e-10 + change) + s.orthogonality * cosines.square().mean()
-                if not torch.isfinite(loss):
-                    raise StudyError(
-                        f"discovered vector {k}, step {len(trace) + 1}: the loss is {loss.item()}; a latent "
-                        f"far from all faces has no finite prediction: use discovered_mended"
-                    )
-                trace.append(_observe(change, base, batch, w, b))
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                optimiser.step()
-                bar.update()
-            unit = w.detach() / w.detach().norm()
-            history.append({"k": k, **_summary(unit, start, found, torch.tensor(trace))})
+            start, batches = (torch_stream(seed, f"discovered/{name}", k) for name in ("start", "batches"))
+            with about(f"discovered vector {k}"):
+                unit, row = _search(z, found, predict, s, start, _batches(len(z), s, batches), bar.update)
             found.append(unit)
+            history.append({"k": k, **row})
     return torch.stack(found[1:]).cpu(), history
+
+
+def _search(
+    z: torch.Tensor,
+    found: list[torch.Tensor],
+    predict: Callable[[torch.Tensor], torch.Tensor],
+    s: Discovery,
+    generator: torch.Generator,
+    batches: Iterable[torch.Tensor],
+    step_done: Callable[[], object],
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Search one direction, nearly orthogonal to those `found`; return it and its row of the history.
+
+    The start is drawn from `generator`; `batches` are row numbers of z, a step each.
+    """
+    device = found[0].device
+    steps = torch.tensor([-s.step, 0.0, s.step], device=device)
+    start = torch.randn(z.shape[1], generator=generator).to(device)
+    w = start.clone().requires_grad_()
+    b = torch.randn((), generator=generator).to(device).requires_grad_()
+    optimiser = torch.optim.Adam([w, b], lr=s.learning_rate)
+    seen = []
+    for rows in batches:
+        batch = z[rows].float().to(device)
+        base, unit = project(batch, w, b, s.mended), w / w.norm()
+        walk = base + steps[:, None, None] * unit  # [3, B, d]
+        p = predict(walk.flatten(0, 1)).reshape(walk.shape[:2])
+        change = (p[1:] - p[:-1]).abs().mean()
+        cosines = torch.stack(found) @ unit
+        loss = -torch.log(1e-10 + change) + s.orthogonality * cosines.square().mean()
+        if not torch.isfinite(loss):
+            raise StudyError(
+                f"step {len(seen) + 1}: the loss is {loss.item()}; a latent far from all faces has no finite "
+                "prediction: use discovered_mended"
+            )
+        seen.append(_observe(change, base, batch, w, b))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        step_done()
+    unit = w.detach() / w.detach().norm()
+    return unit, _summary(unit, start, found, torch.tensor(seen))
 
 
 def _batches(n: int, s: Discovery, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
@@ -159,15 +178,15 @@ def _observe(
     return change.item(), float(off), float((base.norm(dim=1) / z.norm(dim=1)).mean())
 
 
-def _summary(unit: torch.Tensor, start: torch.Tensor, found: list, trace: torch.Tensor) -> dict[str, float]:
-    tenth = max(1, len(trace) // 10)
+def _summary(unit: torch.Tensor, start: torch.Tensor, found: list, seen: torch.Tensor) -> dict[str, float]:
+    tenth = max(1, len(seen) // 10)
     cosines = [float(unit @ other) for other in found]
     return {
         "cos_start": float(unit @ start / start.norm()),
         "cos_task": cosines[0],
         "cos_earlier": max((abs(c) for c in cosines[1:]), default=0.0),
-        "change_first": float(trace[:tenth, 0].mean()),
-        "change_last": float(trace[-tenth:, 0].mean()),
-        "off_plane": float(trace[:, 1].mean()),
-        "norm_ratio": float(trace[:, 2].mean()),
+        "change_first": float(seen[:tenth, 0].mean()),
+        "change_last": float(seen[-tenth:, 0].mean()),
+        "off_plane": float(seen[:, 1].mean()),
+        "norm_ratio": float(seen[:, 2].mean()),
     }

@@ -118,10 +118,10 @@ def _classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return positive, negative
 
 
-def _mean(z: torch.Tensor, rows: np.ndarray, batch: int = 2048) -> torch.Tensor:
+def _mean(z: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
     """Mean over rows in float64, in batches: [d]. The latents of a data set may exceed memory."""
     total = torch.zeros(z.shape[1], dtype=torch.float64)
-    for chunk in np.array_split(rows, max(1, len(rows) // batch)):
+    for chunk in np.array_split(rows, max(1, len(rows) // 2048)):
         total += z[torch.from_numpy(chunk)].double().sum(0)
     return total / len(rows)
 
@@ -163,18 +163,16 @@ def pair_vectors(z: torch.Tensor, codes: np.ndarray) -> torch.Tensor:
     return torch.stack([means[j] - means[i] for i, j in pairs]).float()
 
 
-def principal_axes(vectors: torch.Tensor, tolerance: float = 1e-5, unit: bool = False) -> torch.Tensor:
+def principal_axes(vectors: torch.Tensor) -> torch.Tensor:
     """Return the fewest vectors that span the same similarity set, orthogonal, longest first, [r, d].
 
     With the SVD A = U S V, the set {t A : ||t|| <= epsilon} is {s S V : ||s|| <= epsilon}, and t drawn from
     N(0, sigma^2 I_n) makes s = t U an N(0, sigma^2 I_r): neither the set nor center smoothing can tell the
-    vectors S V from A. The 49 pairs of 15 class means have r <= 13. With `unit`, the
-    orthonormal rows V instead: epsilon then is a distance in latent space, and the set another one.
+    vectors S V from A. The 49 pairs of 15 class means have r <= 13.
     """
     _, lengths, axes = torch.linalg.svd(vectors.double(), full_matrices=False)
-    kept = lengths > tolerance * lengths[0]
-    axes = axes if unit else lengths[:, None] * axes
-    return axes[kept].float()
+    kept = lengths > 1e-5 * lengths[0]  # the others are float32's rounding
+    return (lengths[:, None] * axes)[kept].float()
 
 
 # ---- controls -------------------------------------------------------------------------------------

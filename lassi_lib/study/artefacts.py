@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-FOLDERS = ("tables", "figures", "certificates", "verdicts")
-RATES = (
+_FOLDERS = ("tables", "figures", "certificates", "verdicts")
+_RATES = (
     "accuracy", "balanced_accuracy", "majority_rate", "certified_fairness", "certified_and_correct",
     "abstained", "accuracy_baseline", "certified_fairness_baseline",
 )  # fmt: skip
-COUNTS = ("n_seeds", "n_points")
+_COUNTS = ("n_seeds", "n_points")
 NOTHING = "nothing certified"  # a row whose rule has nothing to judge (notebook 06)
 
 
@@ -46,9 +46,9 @@ def _table(path: Path) -> str:
     table = pd.read_csv(path, low_memory=False)
     if table.empty:
         return "holds no rows"
-    for column in table.columns.intersection([*RATES, *COUNTS]):
+    for column in table.columns.intersection([*_RATES, *_COUNTS]):
         values = pd.to_numeric(table[column], errors="coerce")
-        low, high = (1, float("inf")) if column in COUNTS else (0, 100)
+        low, high = (1, float("inf")) if column in _COUNTS else (0, 100)
         if not values.between(low, high).all():  # false for NaN as well
             return f"has a value of {column} that is missing or outside {low} to {high:g}"
     words = {"status": STATUSES} if path.parent.name == "certificates" else {}
@@ -114,5 +114,5 @@ def files_of(folder: str | Path, name: str, declared: Iterable[str] = ()) -> lis
     """
     folder, number = Path(folder), name.partition("_")[0]
     found = [folder / f"{name}{ending}" for ending in (".html", ".failed.html", ".ipynb", ".failed.ipynb")]
-    found += [path for kind in FOLDERS for path in sorted((folder / kind).glob(f"{number}_*"))]
+    found += [path for kind in _FOLDERS for path in sorted((folder / kind).glob(f"{number}_*"))]
     return list(dict.fromkeys(p for p in [*found, *(folder / d for d in declared)] if p.is_file()))

@@ -62,23 +62,15 @@ Phi = Annotated[Any, CelebAOr(Between(-1, 1))]
 _OF_METHODS = typing.get_type_hints(MethodParams, include_extras=True)
 
 # which parameters name what
-ATTRIBUTES = ("attributes", "task", "tasks", "resnet_tasks", "probes")
-PAIRS = (
-    "pairs",
-    "outlier_pairs",
-    "original",
-    "strip_pairs",
-    "base_pairs",
-    "resnet_pairs",
-    "dial_pair",
-    "dial_outlier",
-)
-METHODS = ("methods", "seeds_of", "smoothed", "judged", "judged_method", "cause_methods")
-KINDS = ("vector_types", "swap_kinds", "outlier_kinds")
-SINGLE = ("task", "dial_pair", "dial_outlier", "judged_method")
+_ATTRIBUTES = ("attributes", "task", "tasks", "resnet_tasks", "probes")
+_PAIRS = ("pairs", "outlier_pairs", "original", "strip_pairs", "base_pairs", "resnet_pairs")
+_PAIRS += ("dial_pair", "dial_outlier")
+_METHODS = ("methods", "seeds_of", "smoothed", "judged", "judged_method", "cause_methods")
+_KINDS = ("vector_types", "swap_kinds", "outlier_kinds")
+_SINGLE = ("task", "dial_pair", "dial_outlier", "judged_method")
 
 TYPES: dict[str, Any] = {
-    **{name: str if name in SINGLE else list[str] for name in (*ATTRIBUTES, *PAIRS, *METHODS, *KINDS)},
+    **{name: str if name in _SINGLE else list[str] for name in (*_ATTRIBUTES, *_PAIRS, *_METHODS, *_KINDS)},
     **dict.fromkeys(("seeds", "cause_seeds", "base_seeds"), list[Seed]),
     **dict.fromkeys(("modes", "control_modes"), list[str]),
     **{k: list[_OF_METHODS[k]] for k in ("lambda_2", "sigma_rs", "batch_norm", "sampling", "radius_scale")},
@@ -151,19 +143,19 @@ def check_names(given: dict[str, Any], pipeline: Pipeline, column: Callable[[str
     StudyError
         Naming the key, and the nearest name that exists.
     """
-    for key, name in _named(given, PAIRS):
+    for key, name in _named(given, _PAIRS):
         with about(f"'{key}'"):
             task, names = parse_pair(name)
             for attribute in (task, *names):
                 if attribute not in DISCOVERED_NAMES:
                     column(attribute)
-    for key, name in _named(given, ATTRIBUTES):
+    for key, name in _named(given, _ATTRIBUTES):
         with about(f"'{key}'"):
             column(name)
-    for key, name in _named(given, METHODS):
+    for key, name in _named(given, _METHODS):
         if name not in pipeline.methods:
             raise StudyError(f"'{key}': method '{name}' is unknown{nearest(name, pipeline.methods)}")
-    for key, name in _named(given, KINDS):
+    for key, name in _named(given, _KINDS):
         with about(f"'{key}'"):
             find_kind(name)
     experiments_of(pipeline, given)

@@ -316,12 +316,12 @@ def table_8_text(beside: pd.DataFrame) -> str:
     return "\n".join(text)
 
 
-def strongest_text(table: pd.DataFrame, count: int = 3, weak: float = 0.1) -> str:
+def strongest_text(table: pd.DataFrame) -> str:
     """Say which attributes and tasks go together most, and how many hardly (`associations`)."""
     size = table["phi"].abs()
-    most = table.loc[size.sort_values(ascending=False, kind="stable").index[:count]]
+    most = table.loc[size.sort_values(ascending=False, kind="stable").index[:3]]
     named = ", ".join(f"{r.attribute} with {r.task} ({r.phi:+.2f})" for r in most.itertuples())
-    return f"Strongest: {named}. In {(size < weak).sum()} of {len(table)} cells |phi| is below {weak:g}."
+    return f"Strongest: {named}. In {(size < 0.1).sum()} of {len(table)} cells |phi| is below 0.1."
 
 
 def readable_beside(beside: pd.DataFrame) -> pd.DataFrame:

@@ -24,15 +24,15 @@ from lassi_lib.study.findings import finding_rows, prepared_facts
 from lassi_lib.study.published import published
 from lassi_lib.study.statistics import clopper_pearson
 
-ABOUT = "comparison"
-CELL = ["dataset", "image_size", "task", "sensitive", "vector_type", "method", "metric", "split", "n_eval"]
+_ABOUT = "comparison"
+_CELL = ["dataset", "image_size", "task", "sensitive", "vector_type", "method", "metric", "split", "n_eval"]
 
 
 def pairs_quoted(facts: pd.DataFrame) -> pd.DataFrame:
     """Return Merk et al.'s numbers with the original as they quote it: columns of `facts`, original."""
     merk = facts[facts["source"] == "merk2023"]
-    quoted = facts[facts["table"].str.contains("quoted")][[*CELL, "value"]]
-    return merk.merge(quoted.rename(columns={"value": "original"}), on=CELL)
+    quoted = facts[facts["table"].str.contains("quoted")][[*_CELL, "value"]]
+    return merk.merge(quoted.rename(columns={"value": "original"}), on=_CELL)
 
 
 def pairs_with_deviation(facts: pd.DataFrame) -> pd.DataFrame:
@@ -44,7 +44,7 @@ def pairs_with_deviation(facts: pd.DataFrame) -> pd.DataFrame:
     known = facts[(facts["source"] == "eccv2022") & facts["std"].notna()]
     names = {"value": "original", "std": "original_sd", "n_seeds": "original_seeds"}
     names |= {"half": "original_half", "doubt": "original_doubt"}
-    return merk.merge(known[[*CELL, *names]].rename(columns=names), on=CELL)
+    return merk.merge(known[[*_CELL, *names]].rename(columns=names), on=_CELL)
 
 
 def within_tolerance(facts: pd.DataFrame, tolerance: float = 5.0) -> pd.DataFrame:
@@ -65,7 +65,7 @@ def within_tolerance(facts: pd.DataFrame, tolerance: float = 5.0) -> pd.DataFram
         ]
         verdict = np.where(excess > 0, "contradicted", "consistent")
         tables.append(
-            finding_rows(f"within {tolerance:g} %, {reading}", rows, words, verdict, excess, about=ABOUT)
+            finding_rows(f"within {tolerance:g} %, {reading}", rows, words, verdict, excess, about=_ABOUT)
         )
     return pd.concat(tables, ignore_index=True)
 
@@ -88,7 +88,7 @@ def prediction_intervals(facts: pd.DataFrame, confidence: float = 0.95) -> pd.Da
         for o, x, s in zip(rows["original"], margin, rows["original_sd"], strict=True)
     ]
     verdict = np.where(p < 1 - confidence, "outside the interval", "consistent")
-    return finding_rows("prediction interval", rows, words, verdict, off - margin, p, ABOUT)
+    return finding_rows("prediction interval", rows, words, verdict, off - margin, p, _ABOUT)
 
 
 def standardised(pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -149,7 +149,7 @@ def seed_subset_bound(facts: pd.DataFrame) -> pd.DataFrame:
         for o, x, d, s, f in zip(rows["original"], limit, off, _deviation(rows), factor, strict=True)
     ]
     verdict = np.where(excess > 0, "too far for the same runs", "consistent")
-    return finding_rows("repeated seeds", rows, words, verdict, excess, about=ABOUT)
+    return finding_rows("repeated seeds", rows, words, verdict, excess, about=_ABOUT)
 
 
 def binomial_intervals(facts: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
@@ -176,7 +176,7 @@ def binomial_intervals(facts: pd.DataFrame, confidence: float = 0.95) -> pd.Data
         f"{100 * a:.1f} to {100 * b:.1f}" + ("" if np.isnan(o) else f"; original {o:g}")
         for a, b, o in zip(low, high, original, strict=True)
     ]
-    return finding_rows("binomial interval", merk, words, verdict, gap, p, ABOUT)
+    return finding_rows("binomial interval", merk, words, verdict, gap, p, _ABOUT)
 
 
 def resolution(confidence: float = 0.95) -> pd.DataFrame:

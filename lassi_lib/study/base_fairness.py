@@ -24,7 +24,7 @@ from lassi_lib.study.statistics import EXPERIMENT, outcomes, parts_of, rated, su
 from lassi_lib.study.study import Study
 from lassi_lib.study.verdicts import Verdict, beyond_seeds, decided, of_seeds, tally, worst_of
 
-KINDS = {"ResNet18": "resnet18", "zG_classifier": "latent"}  # as the supplement calls them
+NETWORKS = {"ResNet18": "resnet18", "zG_classifier": "latent"}  # as the supplement calls them
 _FRESH = 1_000_000_007  # numbers of points, so that end points draw noise of their own
 
 
@@ -44,7 +44,7 @@ def base_rows(
     pairs : iterable of str
         Pairs, or tasks alone.
     methods : iterable of str
-        Names in `KINDS`: 'ResNet18', 'zG_classifier'.
+        Names in `NETWORKS`: 'ResNet18', 'zG_classifier'.
     seeds : iterable of int
         Seeds of the classifiers' trainings.
     splits : iterable of str
@@ -73,7 +73,7 @@ def steps(study: Study, given: dict[str, Any]) -> Iterator[tuple[Stage, str, tup
     ):
         for asked, splits in ((tasks, ("valid", "test")), (pairs, given["base_splits"])):
             for e in _base_experiments(study, asked, [method], given["base_seeds"]):
-                base = (KINDS[method], e.task, e.seed)
+                base = (NETWORKS[method], e.task, e.seed)
                 yield vectors.base_classifier_stage(study, *base), "base", base
                 for named in ((a, e.vector_type, e.task) for a in e.sensitive):
                     yield vectors.vector_stage(study, *named), "vector", named
@@ -90,7 +90,7 @@ def decisions(study: Study, e: Experiment, split: str) -> pd.DataFrame:
 
 def _decisions_stage(study: Study, e: Experiment, split: str) -> Stage:
     parents = (
-        vectors.base_classifier_stage(study, KINDS[e.method], e.task, e.seed).key,
+        vectors.base_classifier_stage(study, NETWORKS[e.method], e.task, e.seed).key,
         study.latents_stage(split).key,
         *(v.key for v in study.vector_stages(e)),
     )
@@ -100,7 +100,7 @@ def _decisions_stage(study: Study, e: Experiment, split: str) -> Stage:
 def _examine(study: Study, e: Experiment, split: str) -> pd.DataFrame:
     from lassi_lib.learning.empirical import constant_on_grid
 
-    C, z = vectors.base_classifier(study, KINDS[e.method], e.task, e.seed), study.latents(split)
+    C, z = vectors.base_classifier(study, NETWORKS[e.method], e.task, e.seed), study.latents(split)
 
     def predict(z):
         return C.predict(study.glow().decode(z.to(study.device)) if C.kind == "resnet18" else z)

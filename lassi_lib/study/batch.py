@@ -32,6 +32,7 @@ from lassi_lib.study.params import (
     notebooks_of,
     profiles,
 )
+from lassi_lib.study.strict import shown
 
 if TYPE_CHECKING:
     from lassi_lib.study.experiment import Experiment
@@ -78,7 +79,7 @@ def _asked(args: argparse.Namespace) -> int:
         results = Path(args.output).resolve() if args.output else RESULTS
         write_again(results)
         page = write_overview(results)
-        print(f"open {_shown(page)}")
+        print(f"open {shown(page, Path.cwd())}")
         return 0
     return run_profile(args)
 
@@ -160,7 +161,7 @@ def _concluded(run: dict, runs: dict[str, NotebookOutcome], output: Path) -> int
         entry = run["notebooks"][name]
         said = printable(entry["verdict"] or entry["error"])
         print(f"{name}: {entry['status']} in {entry['minutes']:.1f} min. {said}")
-    print(f"open {_shown(output / 'index.html')}")
+    print(f"open {shown(output / 'index.html', Path.cwd())}")
     return 0 if all(run.ok for run in runs.values()) else 1
 
 
@@ -352,10 +353,7 @@ def _execute_one(
     else:
         for left in set(files_of(draft, name, declared)) - {outcome.path}:
             left.unlink()  # it may have written some of its files before it failed
-        say(f"FAILED notebook {name}: {printable(outcome.error)}\n  what it printed: {_shown(log)}")
+        say(
+            f"FAILED notebook {name}: {printable(outcome.error)}\n  what it printed: {shown(log, Path.cwd())}"
+        )
     return outcome
-
-
-def _shown(path: Path) -> str:
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lassi_lib.study.params import ROOT
+from lassi_lib.study.strict import ROOT
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -33,7 +33,7 @@ from lassi_lib.study.study import Study
 from lassi_lib.study.vectors import boundaries
 from lassi_lib.study.verdicts import Verdict, beyond_seeds, decided, worst_of
 
-CELEBA = "CelebA"  # the correlation as it is
+_CELEBA = "CelebA"  # the correlation as it is
 REFERENCE = "mean_difference"
 _MODES = ("monte_carlo", "exact_decision")
 _RATES = ("accuracy", "certified_fairness", "exact_fairness")
@@ -83,7 +83,7 @@ def swapped(
     kinds: Sequence[str],
     methods: Sequence[str],
     seeds: Sequence[int],
-    phi: float | str = CELEBA,
+    phi: float | str = _CELEBA,
     confidence: float = 0.95,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Ask a pair along other vectors; the mean difference, their reference, comes first. Else as `dialled`.
@@ -119,13 +119,13 @@ def dialled_law(pair: str, phis: Sequence[float | str]) -> pd.DataFrame:
     own, rows = law_of(), []
     t, s = own.names.index(task), own.names.index(attribute)
     for phi in phis:
-        law = own if phi == CELEBA else law_of(pair, float(phi))
+        law = own if phi == _CELEBA else law_of(pair, float(phi))
         now, before = law.phi[s], own.phi[s]
         change = np.where(np.isin(np.arange(len(now)), [t, s]), 0.0, now - before)
         most = [f"{own.names[k]} {before[k]:+.2f} -> {now[k]:+.2f}" for k in np.argsort(-abs(change))[:3]]
         rho = f"{law.loadings[t] @ law.loadings[s]:+.2f}"
         row = {"pair": pair, "phi": round(now[t], 6) + 0.0, "rho": rho}
-        row["changed most"] = "nothing: CelebA's law" if phi == CELEBA else ", ".join(most)
+        row["changed most"] = "nothing: CelebA's law" if phi == _CELEBA else ", ".join(most)
         rows.append(row | {"rms change of phi": f"{(change**2).mean() ** 0.5:.3f}"})
     return pd.DataFrame(rows).sort_values("phi", ignore_index=True)
 
@@ -140,7 +140,7 @@ def wanted(study: Study, given: dict[str, Any]) -> Iterator[tuple[Study, Experim
         _conditions(faces, pair, given["phis"], [REFERENCE], methods, seeds),
         _conditions(faces, outlier, given["outlier_phis"], [REFERENCE], judged, seeds),
         _conditions(faces, pair, [given["swap_phi"]], _kinds(kinds), methods, seeds),
-        _conditions(faces, outlier, [CELEBA], _kinds(given["outlier_kinds"]), judged, seeds),
+        _conditions(faces, outlier, [_CELEBA], _kinds(given["outlier_kinds"]), judged, seeds),
     ):
         for _, _, sub, experiments in conditions:
             yield from ((sub, e, Question(mode)) for e in experiments for mode in _MODES)
@@ -162,9 +162,9 @@ def _conditions(
     if data.name != "synthfaces" or not study.pipeline.glow.checkpoint or len(names) > 1:
         raise StudyError(f"pair '{pair}': dialling takes rendered faces, a shipped flow and one attribute")
     asked = {"pairs": [pair], "vector_types": kinds, "methods": methods, "seeds": seeds}
-    values = {p: dialled_law(pair, [p])["phi"].item() if p == CELEBA else float(p) for p in phis}
+    values = {p: dialled_law(pair, [p])["phi"].item() if p == _CELEBA else float(p) for p in phis}
     for name, phi in sorted(values.items(), key=lambda item: item[1]):
-        dial = {} if name == CELEBA else {"dial": pair, "dial_phi": phi}
+        dial = {} if name == _CELEBA else {"dial": pair, "dial_phi": phi}
         sub = study.of(replace(study.pipeline, data=replace(data, **dial)))
         yield name, phi, sub, experiments_of(sub.pipeline, asked)
 
@@ -176,7 +176,7 @@ def _asked(study, pair, phis, kinds, methods, seeds, by, confidence):
         for mode in _MODES:
             parts.append(sub.run(experiments, Question(mode)).assign(phi=phi))
         for kind in kinds:
-            facts[phi, kind] = {"celebas": name == CELEBA} | _vector_facts(sub, task, names[0], kind)
+            facts[phi, kind] = {"celebas": name == _CELEBA} | _vector_facts(sub, task, names[0], kind)
     rows = pd.concat(parts, ignore_index=True)
     return rows, _summary(rows, by, facts, confidence)
 
@@ -413,10 +413,9 @@ def causes_verdict(
 
 
 _TOGETHER = {  # (label correlation, vector drags the task along)
-    (
-        "supported",
-        "supported",
-    ): "Correlation acts, and through the vector: less along one with less of the task.",
+    ("supported", "supported"): (
+        "Correlation acts, and through the vector: less along one with less of the task."
+    ),
     ("supported", "not supported"): "Correlation acts along vectors with less of the task as well.",
     ("not supported", "supported"): "The vector's direction matters, the label correlation does not.",
     ("not supported", "not supported"): "Neither correlation nor the vector's direction matters.",

@@ -63,18 +63,18 @@ def stacked(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(list(tables), ignore_index=True)
 
 
-def papers_data_set(study: Study) -> str:
+def _papers_data_set(study: Study) -> str:
     """Return which of the papers' data sets this study's results stand beside."""
     return "FairFace" if study.pipeline.data.name == "fairface" else "CelebA"
 
 
 def published_beside(study: Study, table: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return what was published on a study's data set and image size: cells (`table_1`), and their rows.
+    """Return what was published on a study's data set and image size: cells (`merk_beside_eccv`), and their rows.
 
     `table` is 'Table 1' or 'Table 4' of Merk et al. On FairFace the two are two halves of one question
     (Race=Black and Race=Indian), so the second brings the first along.
     """
-    dataset, size = papers_data_set(study), 128 if study.pipeline.data.image_size == 128 else 64
+    dataset, size = _papers_data_set(study), 128 if study.pipeline.data.image_size == 128 else 64
     names, of_size = ["Table 1", "Supp. Table 12", "Supp. Table 14"], {"dataset": dataset, "image_size": size}
     cells = merk_beside_eccv("Table 1", names[1:], every=True, **of_size)
     if dataset == "FairFace":

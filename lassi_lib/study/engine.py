@@ -197,7 +197,7 @@ def result_of(future: Future) -> Any:
 
 
 def run_step(step: Step, where: Where, parents: list[str]) -> str:
-    """Compute one step in a worker's process; return its stage's key."""
+    """Compute one step in a worker's process; return its stage's key. Dask waits for its `parents`."""
     from distributed import get_worker
 
     get_worker().log_event(_BEGUN, (step.stage.key, str(step)))

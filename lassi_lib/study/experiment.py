@@ -68,7 +68,7 @@ class Question:
             raise StudyError(f"certification mode '{self.mode}' is unknown{nearest(self.mode, MODES)}")
 
 
-def grouped(
+def experiments_by(
     experiments: Iterable[Experiment], key: Callable[[Experiment], Any]
 ) -> dict[Any, list[Experiment]]:
     """Return the experiments of every value of ``key(experiment)``, in the order of first occurrence."""

@@ -16,6 +16,7 @@ import pandas as pd
 from lassi_lib.certification.modes import MODES
 from lassi_lib.errors import StudyError
 from lassi_lib.similarity.kinds import KINDS, find_kind
+from lassi_lib.study.exactness import one_attribute
 from lassi_lib.study.experiment import Experiment, Question
 from lassi_lib.study.study import Study
 from lassi_lib.study.vectors import vector_stage
@@ -183,15 +184,11 @@ class CertificateView:
     t: np.ndarray  # [m] coefficients
     images: np.ndarray  # uint8 [m, 3, S, S], D(z + t a)
     nodes: np.ndarray  # [p] every t at which the unsmoothed margin bends, and the ends of the plot
-    margin: (
-        np.ndarray
-    )  # [p] distance of R(z + t a) to the nearest boundary of the class at z, negative beyond
+    margin: np.ndarray  # [p] distance of R(z + t a) to the class's nearest boundary, negative beyond it
     path: np.ndarray  # [q, 3] t and the two coordinates of R(z + t a) in the plane
     d_cs: float  # of mode exact_smoothing
     d_rs: float
-    answers: (
-        pd.DataFrame
-    )  # one row per mode: mode, status, prediction, d_cs, d_rs, witness (a t, or NaN), note
+    answers: pd.DataFrame  # a row per mode: mode, status, prediction, d_cs, d_rs, witness (a t or NaN), note
     pair: np.ndarray | None  # uint8 [2, 3, S, S], D(z) and D(z + t a) at the witness, where there is one
     classes: tuple[int, int]  # the decisions on them
 
@@ -375,7 +372,7 @@ def certificate_views(
     last), or 'refuted', the first method's deepest violation of the exact decision (the median where there
     is none). What is `asked` is epsilon, sigma_cs, steps: see `Judge.view`.
     """
-    single = [e for e in experiments if len(e.sensitive) == 1]
+    single = one_attribute(experiments)
     if not single:
         raise StudyError("certificate_views(): no pair has a single sensitive attribute: add one to pairs")
     first = single[0]

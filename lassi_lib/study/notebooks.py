@@ -31,7 +31,7 @@ from lassi_lib.errors import StudyError, nearest
 from lassi_lib.files import whole
 from lassi_lib.study.artefacts import fault_of
 
-TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}  # of parameters
+PLAIN_TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
 # What is said when a kernel has lost the race for a port; nothing has run yet, so it may start again.
 _START_TROUBLE = ("Address already in use", "Kernel died before replying", "Kernel didn't respond in")
 
@@ -76,7 +76,7 @@ def parameters_of(path: str | Path) -> dict[str, Parameter]:
             if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value):
                 raise ValueError(f"line {node.lineno}")
             kind, default = ast.unparse(node.annotation).partition("[")[0], ast.literal_eval(node.value)
-            allowed = (int, float) if kind == "float" else TYPES[kind]  # 1 will do for 1.0
+            allowed = (int, float) if kind == "float" else PLAIN_TYPES[kind]  # 1 will do for 1.0
             if not isinstance(default, allowed) or (isinstance(default, bool) and kind != "bool"):
                 raise ValueError(f"{default!r} is not of type {kind}")
             found[node.target.id] = Parameter(kind, default)

@@ -153,26 +153,22 @@ def matrix_text(means: pd.DataFrame, method: str) -> str:
     return text + (f"; elsewhere ({(~hard).sum()}) it is {span(size[~hard], 2)}." if (~hard).any() else ".")
 
 
-def hardest_text(
-    table: pd.DataFrame, method: str = "LASSI", lowest: int = 2, confidence: float = 0.95
-) -> str:
-    """Say whether the pairs that are hardest to certify here are those of the publication.
+def hardest_text(table: pd.DataFrame, confidence: float = 0.95) -> str:
+    """Say whether the pairs that LASSI certifies least here are those of the publication.
 
     `table` is a summary with published columns (`with_published`); pairs without a published value do not
     count. Ranks are compared since flow, faces and test sizes differ.
     """
-    own = table[(table["method"] == method) & table["merk_certified_fairness"].notna()]
+    own = table[(table["method"] == "LASSI") & table["merk_certified_fairness"].notna()]
     ours, theirs = own["certified_fairness"], own["merk_certified_fairness"]
     found = correlate(ours, theirs, own["sensitive"], own["task"])
     if np.isnan(found.rho):
         return f"{len(own)} pairs with a published value: too few, or too much alike, to say which are hard."
     low, high = found.interval(confidence)
     names = own["task"] + "/" + own["sensitive"]
-    hardest = [
-        ", ".join(f"{names[i]} {v[i]:.1f} %" for i in v.nsmallest(lowest).index) for v in (theirs, ours)
-    ]
+    hardest = [", ".join(f"{names[i]} {v[i]:.1f} %" for i in v.nsmallest(2).index) for v in (theirs, ours)]
     return (
-        f"{method}'s certified fairness of {len(own)} pairs, published and ours: rank correlation {found.rho:.2f} "
+        f"LASSI's certified fairness of {len(own)} pairs, published and ours: rank correlation {found.rho:.2f} "
         f"[{low:.2f}, {high:.2f}]. Hardest as published: {hardest[0]}; here: {hardest[1]}."
     )
 

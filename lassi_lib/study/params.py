@@ -242,13 +242,13 @@ def load_notebook_params(profile: str, name: str) -> dict[str, Any]:
         If a key is unknown or missing, a type differs from the cell's annotation, or a value is impossible.
     """
     from lassi_lib.study.asked import check_types
-    from lassi_lib.study.notebooks import TYPES, parameters_of
+    from lassi_lib.study.notebooks import PLAIN_TYPES, parameters_of
 
     path = PARAMS / profile / f"{name}.yaml"
     given = read_yaml(path)
     cell = parameters_of(NOTEBOOKS / f"{name}.ipynb")
     check_keys(given, cell, list(cell), shown(path), "")
-    given = {k: cast(v, TYPES[cell[k].type], shown(path), k) for k, v in given.items()}
+    given = {k: cast(v, PLAIN_TYPES[cell[k].type], shown(path), k) for k, v in given.items()}
     check_types(given, shown(path))
     if given.get("profile", profile) != profile:
         raise StudyError(

@@ -76,18 +76,6 @@ def published(
     return rows.reset_index(drop=True)
 
 
-def table_1(dataset: str = "CelebA") -> pd.DataFrame:
-    """Return Table 1 of Merk et al. beside the original numbers, one row per cell.
-
-    Merk's table pairs its own value (2 seeds) with a quotation of the original one (5 seeds). The
-    quotation is checked against Supp. Table 12 (ECCV 2022), which alone prints a standard deviation
-    and the DataAug rows: where the two disagree the supplement is followed and `note` says so.
-    Columns task, sensitive, vector_type, method, metric, merk, eccv, eccv_std, eccv_quoted (percent; NaN
-    where not printed), merk_seeds, eccv_seeds, note.
-    """
-    return merk_beside_eccv("Table 1", ["Supp. Table 12"], dataset=dataset)
-
-
 def merk_beside_eccv(
     table: str,
     supplements: Iterable[str] = (),
@@ -96,9 +84,12 @@ def merk_beside_eccv(
     every: bool = False,
     image_size: int = 64,
 ) -> pd.DataFrame:
-    """Return a table of Merk et al. beside its quotations and the ECCV paper's supplement.
+    """Return a table of Merk et al. beside its quotations and the ECCV paper's supplement, one row per cell.
 
-    Columns as in `table_1`.
+    Merk et al. quote the original values (5 seeds) beside their own (2 seeds). A quotation is checked against
+    the supplement, which alone prints standard deviations and DataAug: where the two disagree it is followed
+    and `note` says so. Columns task, sensitive, vector_type, method, metric, merk, eccv, eccv_std, eccv_quoted
+    (percent; NaN where not printed), merk_seeds, eccv_seeds, note.
 
     Parameters
     ----------
@@ -149,7 +140,7 @@ def merk_beside_eccv(
 
 
 def published_side_by_side(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the cells of `table_1` with one row per pair and method.
+    """Return the cells of `merk_beside_eccv` with one row per pair and method.
 
     Columns task, sensitive, vector_type, method, then merk_accuracy, merk_certified_fairness,
     eccv_accuracy, eccv_certified_fairness (percent; NaN where nothing was printed).

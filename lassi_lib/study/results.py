@@ -13,7 +13,7 @@ import pandas as pd
 
 from lassi_lib.files import whole
 from lassi_lib.study.asked import check_by_hand
-from lassi_lib.study.params import ROOT
+from lassi_lib.study.strict import ROOT
 
 
 def results_folder(profile: str, output: str = "") -> Path:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from lassi_lib.errors import StudyError, nearest
-from lassi_lib.study.experiment import Experiment, Question, experiments_of, grouped
+from lassi_lib.study.experiment import Experiment, Question, experiments_by, experiments_of
 from lassi_lib.study.knowledge import knowledge_table
 from lassi_lib.study.published import published
 from lassi_lib.study.statistics import PAIR, paired_difference, parts_of, summarise, with_ends
@@ -103,7 +103,7 @@ def sensitivity_table(
         Of the two-sided intervals.
     """
     tables = []
-    groups = grouped(experiments, _but_for_seed).values()
+    groups = experiments_by(experiments, _but_for_seed).values()
     for e, noise in product(groups, sigma_cs or [study.pipeline.certification.sigma_cs]):
         rows = study.run(e, Question(mode, sigma_cs=noise)).rename(columns={"mode": "certificate"})
         tables.append(_summary(study, e[0], rows, noise, confidence))
@@ -141,7 +141,7 @@ def certificate_grid(
     from lassi_lib.certification.spec import d_rs_ceiling
 
     sigma_rs, tables = list(sigma_rs), []
-    for group, noise in product(grouped(experiments, _but_for_seed).values(), list(sigma_cs)):
+    for group, noise in product(experiments_by(experiments, _but_for_seed).values(), list(sigma_cs)):
         other = varied(study, group[0].method, sigma_rs=sigma_rs)
         smoothed = [(e, *_centers(study, e, Question("exact_smoothing", sigma_cs=noise))) for e in group]
         for sigma in sigma_rs:
@@ -184,22 +184,16 @@ def _centers(study: Study, e: Experiment, question: Question):
 
 def _judged(study: Study, e: Experiment, rows: pd.DataFrame, r: np.ndarray) -> pd.DataFrame:
     """Judge smoothed representations `r` with the classifier of `e`: both certificates, a row per point."""
+    from lassi_lib.certification.monte_carlo import vote_streams
     from lassi_lib.certification.problem import weights_of
     from lassi_lib.certification.smoothing import linear_radius, smooth_classifier
-    from lassi_lib.streams import numpy_stream
 
-    C = study.classifier(e)
-    weight, bias = weights_of(C)
+    weight, bias = weights_of(study.classifier(e))
     logits, spec = r @ weight.T + bias, study.spec(e.method, e.vector_type, e.task, e.sensitive)
     points = list(zip(rows["index"], logits, strict=True))
     exact = rows.assign(certificate="exact", prediction=logits.argmax(1))
     exact["d_rs"] = [linear_radius(row, weight) for _, row in points]
-    votes = [
-        smooth_classifier(
-            row, weight, spec, *(numpy_stream(e.seed, f"votes/{stage}", i) for stage in ("guess", "count"))
-        )
-        for i, row in points
-    ]
+    votes = [smooth_classifier(row, weight, spec, *vote_streams(e.seed, i)) for i, row in points]
     sampled = rows.assign(certificate=VOTED, d_cs=rows["d_cs_hoeffding"])
     sampled["d_rs"] = np.array([v.d_rs for v in votes], dtype=float)
     sampled["prediction"] = [v.prediction if v.d_rs is not None else -1 for v in votes]
@@ -246,7 +240,9 @@ def knowledge_along(
     study: Study, experiments: Iterable[Experiment], probes: Iterable[str], confidence: float = 0.95
 ) -> pd.DataFrame:
     """Return `knowledge_table` of variants that differ in lambda_2, with that column, for `setting_lines`."""
-    groups = grouped(experiments, lambda e: (e.task, e.sensitive))  # variants of a pair share lambda_2 = 0
+    groups = experiments_by(
+        experiments, lambda e: (e.task, e.sensitive)
+    )  # variants of a pair share lambda_2 = 0
     table = pd.concat([knowledge_table(study, of_pair, probes, confidence) for of_pair in groups.values()])
     lambdas = [f"{study.pipeline.methods[m].lambda_2:g}" for m in table["method"]]
     table.insert(0, "lambda_2", lambdas)

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from lassi_lib.errors import StudyError, nearest
 
 ROOT = Path(__file__).resolve().parents[2]
-MAX_BYTES = 1_000_000  # of one params file
+_MAX_BYTES = 1_000_000  # of one params file
 _NAMES = {
     int: "a whole number",
     float: "a number",
@@ -68,8 +68,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise StudyError(f"{shown(path)} is larger than {MAX_BYTES:,} bytes: no params file is")
+        if path.stat().st_size > _MAX_BYTES:
+            raise StudyError(f"{shown(path)} is larger than {_MAX_BYTES:,} bytes: no params file is")
         content = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except FileNotFoundError:
         raise StudyError(f"{shown(path)} is missing: copy it from another profile") from None
@@ -176,6 +176,6 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def shown(path: Path) -> str:
-    """Return a path as the user knows it: relative to the study's root where it lies there."""
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+def shown(path: Path, start: Path = ROOT) -> str:
+    """Return a path as the user knows it: relative to `start` (the study's root) where it lies there."""
+    return str(path.relative_to(start)) if path.is_relative_to(start) else str(path)

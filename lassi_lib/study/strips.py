@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lassi_lib.errors import StudyError
-from lassi_lib.study.experiment import Experiment, Question, grouped
+from lassi_lib.study.experiment import Experiment, Question, experiments_by
 from lassi_lib.study.study import Study
 
 
@@ -41,7 +41,7 @@ def strips(
 
     Experiments have one seed and one sensitive attribute; the methods of a pair make the rows of its strips.
     """
-    pairs = grouped(experiments, lambda e: (e.task, e.sensitive, e.vector_type))
+    pairs = experiments_by(experiments, lambda e: (e.task, e.sensitive, e.vector_type))
     for _, names, _ in pairs:
         if len(names) > 1:
             raise StudyError(f"strips(): '{'+'.join(names)}' spans no line: name one attribute")

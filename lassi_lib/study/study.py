@@ -36,14 +36,8 @@ if TYPE_CHECKING:
     from lassi_lib.similarity.sets import SimilaritySet
 
 PUBLISHED = Question()  # LASSI's own certificate
-LATER = (
-    "lambda_3",
-    "epochs",
-    "batch_size",
-    "batch_norm",
-    "sampling",
-    "radius_scale",
-)  # fields of MethodParams
+# fields of MethodParams that are younger than kept encoders
+_LATER = ("lambda_3", "epochs", "batch_size", "batch_norm", "sampling", "radius_scale")
 
 
 class Study:
@@ -126,8 +120,7 @@ class Study:
         """Return what stands for the images: their parameters and files."""
         data = self.pipeline.data
         return self.once(
-            "data",
-            lambda: Stage("data", 1, data.made_by() | {"files": _fingerprint(data, self.data_root)}),
+            "data", lambda: Stage("data", 1, data.made_by() | {"files": _fingerprint(data, self.data_root)})
         )
 
     def glow_stage(self) -> Stage:
@@ -297,7 +290,7 @@ class Study:
         params = {"task": task, "seed": e.seed, "lambda_1": method.lambda_1, "lambda_2": method.lambda_2}
         params |= {"augment": method.augment} | asdict(self.pipeline.encoder)
         for field in fields(method):  # settings that came later count only where they are used
-            if field.name in LATER and getattr(method, field.name) != field.default:
+            if field.name in _LATER and getattr(method, field.name) != field.default:
                 params[field.name] = getattr(method, field.name)
         if method.sampling == "gaussian":
             params["sigma_cs"] = self.spec(e.method, e.vector_type).sigma_cs
@@ -428,15 +421,15 @@ class Study:
         )
 
     def centers(self, e: Experiment, question: Question = PUBLISHED) -> dict[str, np.ndarray]:
-        """Return R smoothed at every test point, for all tasks of an encoder (see `certify.smooth`)."""
+        """Return R smoothed at every test point, for all tasks of an encoder (see `certify.smooth_centers`)."""
         from safetensors.numpy import load_file, save_file
 
         def compute(folder: Path) -> None:
-            from lassi_lib.certification.certify import smooth
+            from lassi_lib.certification.certify import smooth_centers
 
             similarity, spec = self.set_and_spec(e, question)
             every, z = self.pipeline.certification.test_every, self.latents("test")
-            smoothed = smooth(
+            smoothed = smooth_centers(
                 self.representation(e),
                 similarity,
                 z[::every].contiguous(),
@@ -595,7 +588,7 @@ def _checkpoint(name: str) -> Path:
 
 
 def _certification_spec(pipeline: Pipeline, sigma_rs: float) -> Any:
-    from lassi_lib.certification.certify import CertificationSpec
+    from lassi_lib.certification.spec import CertificationSpec
 
     given = {k: v for k, v in asdict(pipeline.certification).items() if k != "test_every"}
     return CertificationSpec(sigma_rs=sigma_rs, **given)

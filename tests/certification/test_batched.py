@@ -9,7 +9,7 @@ import torch
 
 from lassi_lib.certification import batched, exact_decision, line, monte_carlo
 from lassi_lib.certification.batched import certify_batch
-from lassi_lib.certification.clouds import Layers, Lines, Surfaces, smallest_medians, trace
+from lassi_lib.certification.clouds import Lines, Surfaces, smallest_medians, trace_lines
 from lassi_lib.certification.network import Restriction
 from lassi_lib.certification.problem import Problem
 
@@ -114,9 +114,8 @@ def test_neither_budget_nor_order_matter(n, monkeypatch):
 def test_traces_are_those_of_single_points(widths):
     """Nodes, values and pieces, although the points of a batch have different numbers of kinks."""
     given, u0 = problem(1, widths, scale=1.0)
-    layers = Layers(given.encoder.U, given.encoder.tail)
     low, high = torch.linspace(-3, -1, 60).double(), torch.linspace(1, 2, 60).double()
-    lines = Lines(*trace(layers, u0, low, high))
+    lines = Lines(*trace_lines(given.encoder, u0, low, high))
     curves = [line.trace(given.encoder, *each) for each in zip(u0, low.tolist(), high.tolist(), strict=True)]
     pieces = [len(curve.t) - 1 for curve in curves]
     assert lines.pieces.tolist() == pieces

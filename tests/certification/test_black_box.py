@@ -9,8 +9,9 @@ from torch import nn
 
 from lassi_lib.certification.black_box import Samples, certify_point
 from lassi_lib.certification.center import smallest_median
-from lassi_lib.certification.certify import CertificationSpec, certify
+from lassi_lib.certification.certify import certify
 from lassi_lib.certification.problem import Problem
+from lassi_lib.certification.spec import CertificationSpec
 from lassi_lib.errors import StudyError
 from lassi_lib.learning.representation import Representation, initialisation
 from lassi_lib.similarity.sets import SimilaritySet

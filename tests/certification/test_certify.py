@@ -10,7 +10,9 @@ import pytest
 import torch
 from scipy.stats import binom, ks_2samp
 
-from lassi_lib.certification.certify import STATUSES, CertificationSpec, certify, certify_smoothed, smooth
+from lassi_lib.certification.certify import certify, certify_smoothed, smooth_centers
+from lassi_lib.certification.modes import STATUSES
+from lassi_lib.certification.spec import CertificationSpec
 from lassi_lib.errors import StudyError
 from lassi_lib.similarity.sets import SimilaritySet
 
@@ -123,7 +125,9 @@ def test_centers_shared_by_classifiers_give_each_its_own_certificates(n, classes
     for seed in range(2):
         classifier = setting(n, classes=classes, seed=seed)[1]
         whole = run((representation, classifier, similarity, z))
-        smoothed = smooth(representation, similarity, z, SPEC, seed=0, indices=range(60), workers=1 + seed)
+        smoothed = smooth_centers(
+            representation, similarity, z, SPEC, seed=0, indices=range(60), workers=1 + seed
+        )
         shared = certify_smoothed(smoothed, classifier, np.zeros(60, int), SPEC, seed=0)
         pd.testing.assert_frame_equal(whole, shared, check_exact=True)
     assert smoothed["center"].shape == (60, 8) and len(set(whole["status"])) > 1
@@ -234,9 +238,11 @@ def test_misuse_is_reported():
         run(parts, indices=[0, 1])
     representation, _, similarity, z = parts[:4]
     with pytest.raises(ValueError, match="60 latents and 61 indices"):
-        smooth(representation, similarity, z, SPEC, seed=0, indices=range(61))
+        smooth_centers(representation, similarity, z, SPEC, seed=0, indices=range(61))
     with pytest.raises(ValueError, match=r"epsilon is 1.* in the set and 2.* in the spec"):
-        smooth(representation, similarity, z, CertificationSpec(2.0, 1.3, 4.0), seed=0, indices=range(60))
+        smooth_centers(
+            representation, similarity, z, CertificationSpec(2.0, 1.3, 4.0), seed=0, indices=range(60)
+        )
     parts[3][7, 0] = math.nan
     with pytest.raises(StudyError, match="not finite"):
         run(parts, label="Smiling")

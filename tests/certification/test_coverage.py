@@ -19,12 +19,14 @@ from scipy.stats import norm as gauss
 
 from lassi_lib.certification import center
 from lassi_lib.certification.center import center_smoothing, smallest_median
-from lassi_lib.certification.certify import MODES, CertificationSpec, certify
+from lassi_lib.certification.certify import certify
 from lassi_lib.certification.line import Polyline
+from lassi_lib.certification.modes import MODES
 from lassi_lib.certification.patch import Piece, Points
 from lassi_lib.certification.smoothing import linear_radius, smooth_classifier
 from lassi_lib.certification.spec import (
     BOUNDS,
+    CertificationSpec,
     approximation_error,
     covered_mass,
     radius_rank,

@@ -136,7 +136,7 @@ def test_an_unknown_name_suggests_the_nearest(tiny):
     with pytest.raises(StudyError, match="did you mean 'Race=Black'"):
         data.label("Race=black")
     with pytest.raises(StudyError, match="did you mean 'valid'"):
-        load_fairface("val", data_root=tiny)
+        load_dataset("fairface", "val", data_root=tiny)
     with pytest.raises(StudyError, match="did you mean 'fairface'"):
         load_dataset("FairFace", "train", data_root=tiny)
 

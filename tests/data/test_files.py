@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from lassi_lib.data import files
-from lassi_lib.data.files import digest, existing, read_images, read_text
+from lassi_lib.data.files import existing, listing_digest, read_images, read_text
 from lassi_lib.errors import StudyError
 
 
@@ -48,6 +48,6 @@ def test_images_are_read_and_too_large_or_foreign_ones_refused(tmp_path, monkeyp
 
 def test_a_digest_tells_names_and_sizes(tmp_path):
     (tmp_path / "a").write_text("1")
-    before = digest(tmp_path, [tmp_path / "a"])
+    before = listing_digest(tmp_path, [tmp_path / "a"])
     (tmp_path / "a").write_text("12")
-    assert len({before, digest(tmp_path, [tmp_path / "a"]), digest(tmp_path, [])}) == 3
+    assert len({before, listing_digest(tmp_path, [tmp_path / "a"]), listing_digest(tmp_path, [])}) == 3

@@ -101,7 +101,7 @@ def test_scatter_shows_every_point_and_counts_the_abstained():
         part = pd.DataFrame(radii, columns=["d_cs", "d_rs"])
         parts.append(part.assign(task=task, sensitive=sensitive, method=method))
     rows = pd.concat(parts, ignore_index=True)
-    figure = radius_scatter(rows, columns=2)
+    figure = radius_scatter(rows)
     assert len(figure.axes) == len(PAIRS)
     for axes, (task, sensitive) in zip(figure.axes, PAIRS, strict=True):
         here = rows[(rows["task"] == task) & (rows["sensitive"] == sensitive)]

@@ -115,5 +115,5 @@ def test_results_depend_on_the_seed_alone():
 
 
 def test_a_prediction_that_is_not_finite_is_an_error_of_one_line():
-    with pytest.raises(StudyError, match="discovered vector 0, step 1: the loss is nan"):
+    with pytest.raises(StudyError, match="discovered vector 0: step 1: the loss is nan"):
         discover(Z, E[0], lambda z: z[:, 0] * torch.nan, replace(QUICK, count=1), seed=0)

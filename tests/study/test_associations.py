@@ -178,11 +178,9 @@ def test_celebas_labels_contradict_the_columns_of_two_rare_tasks():
 
 
 def test_the_strongest_associations_are_named():
-    table = pd.DataFrame(
-        {"attribute": ["Bald", "Young", "Chubby"], "task": "Smiling", "phi": [0.05, -0.3, 0.2]}
-    )
-    text = strongest_text(table, 2)
-    assert (
-        text
-        == "Strongest: Young with Smiling (-0.30), Chubby with Smiling (+0.20). In 1 of 3 cells |phi| is below 0.1."
+    names = ["Bald", "Young", "Chubby", "Male"]
+    table = pd.DataFrame({"attribute": names, "task": "Smiling", "phi": [0.05, -0.3, 0.2, -0.01]})
+    assert strongest_text(table) == (
+        "Strongest: Young with Smiling (-0.30), Chubby with Smiling (+0.20), Bald with Smiling (+0.05). In 2 of 4 "
+        "cells |phi| is below 0.1."
     )

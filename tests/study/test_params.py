@@ -5,7 +5,7 @@ import yaml
 
 from lassi_lib.errors import StudyError
 from lassi_lib.study import params
-from lassi_lib.study.experiment import Experiment, experiments_of, grouped, parse_pair, with_seeds
+from lassi_lib.study.experiment import Experiment, experiments_by, experiments_of, parse_pair, with_seeds
 from lassi_lib.study.notebooks import parameters_of
 
 
@@ -106,7 +106,7 @@ def test_experiments_are_grouped_in_the_order_of_first_occurrence():
     found = [
         Experiment("d", task, ("a",), "mean_difference", "LASSI", seed) for task, seed in ("x1", "y1", "x2")
     ]
-    groups = grouped(found, lambda e: e.task)
+    groups = experiments_by(found, lambda e: e.task)
     assert [(task, [e.seed for e in group]) for task, group in groups.items()] == [
         ("x", ["1", "2"]),
         ("y", ["1"]),

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from lassi_lib.errors import StudyError
-from lassi_lib.study.published import FACTS, merk_beside_eccv, published, table_1
+from lassi_lib.study.published import FACTS, merk_beside_eccv, published
 
 COUNTS = {
     ("merk2023", "Table 1"): 40, ("merk2023", "Table 2"): 16, ("merk2023", "Table 3"): 8,
@@ -90,7 +90,7 @@ def test_unknown_or_impossible_filters_are_one_line_errors(wish, hint):
 
 
 def test_table_1_joins_both_papers_and_finds_the_quotation_slip():
-    table = table_1()
+    table = merk_beside_eccv("Table 1", ["Supp. Table 12"])
     assert len(table) == 8 * 3 * 2 and not table.duplicated(["task", "sensitive", "method", "metric"]).any()
     assert "Heavy_Makeup" not in set(table["sensitive"])  # in the supplement, not in Merk's table
     slips = table[table["note"] != ""]
@@ -110,10 +110,10 @@ def test_table_1_joins_both_papers_and_finds_the_quotation_slip():
 
 
 def test_table_1_of_fairface_has_no_deviations():
-    table = table_1("FairFace")
+    table = merk_beside_eccv("Table 1", ["Supp. Table 12"], dataset="FairFace")
     assert len(table) == 8 and table["eccv_std"].isna().all() and table["eccv"].notna().all()
     with pytest.raises(StudyError, match="did you mean 'FairFace'"):
-        table_1("fairface")
+        merk_beside_eccv("Table 1", dataset="fairface")
 
 
 def test_a_table_without_such_numbers_is_empty():

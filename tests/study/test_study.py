@@ -55,7 +55,9 @@ def test_tasks_share_the_centers_of_an_encoder_that_knows_none(study, monkeypatc
     assert study.centers_stage(tasks[0], Question("exact_smoothing")) is None
     smoothed = []
     monkeypatch.setattr(
-        certify, "smooth", lambda *a, f=certify.smooth, **k: (smoothed.append(a), f(*a, **k))[1]
+        certify,
+        "smooth_centers",
+        lambda *a, f=certify.smooth_centers, **k: (smoothed.append(a), f(*a, **k))[1],
     )
     shared = [study.certificates(e) for e in tasks]
     assert len(smoothed) == 1
