@@ -538,18 +538,14 @@ class Study:
 
     def seconds(self, experiments: Iterable[Experiment]) -> dict[str, float]:
         """Return the recorded computing time of each stage's distinct results, in seconds."""
-        stages = {s.key: s for e in experiments for s in self._stages(e)}
-        total: dict[str, float] = {}
-        for stage in stages.values():
-            if stage.name != "data" and self.cache.has(stage):
-                total[stage.name] = total.get(stage.name, 0.0) + self.cache.record(stage)["seconds"]
-        return total
+        from lassi_lib.study.plan import steps_of
 
-    def _stages(self, e: Experiment) -> list[Stage]:
-        splits = [self.latents_stage(s) for s in self.splits]
-        own = [self.encoder_stage(e), self.classifier_stage(e), self.centers_stage(e)]
-        own = [*filter(None, own), self.certificates_stage(e)]
-        return [self.glow_stage(), *splits, *self.vector_stages(e), *own]
+        total: dict[str, float] = {}
+        for step in steps_of(self, [(e, PUBLISHED) for e in experiments]):
+            if self.cache.has(step.stage):
+                name = step.stage.name
+                total[name] = total.get(name, 0.0) + self.cache.record(step.stage)["seconds"]
+        return total
 
     def latent_facts(self, split: str) -> dict[str, Any]:
         """Return what was recorded when a split was encoded: images, note, bits/dim, error, device."""
