@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -171,26 +172,35 @@ def _endpoints_stage(study: Study, e: Experiment) -> Stage:
 
 
 def _at_endpoints(study: Study, e: Experiment) -> pd.DataFrame:
+    rows = study.certificates(e)
+    left = rows[~rows["status"].isin(ABSTAINED)]  # a point is asked until its prediction changes
+    predictions = pd.DataFrame(index=rows.index)
+    for k, _ in enumerate(study.set_and_spec(e, Question())[0].endpoints(), 1):
+        # kept one by one: with three attributes, one takes a quarter of an hour
+        part = Stage("end_point", 1, {"k": k}, (_endpoints_stage(study, e).key,))
+        there = study.cache.rows(part, partial(_at_endpoint, study, e, k, left), part=True)["prediction"]
+        predictions[f"end point {k}"] = pd.Series(there.to_numpy(), left.index).reindex(
+            rows.index, fill_value=-1
+        )
+        left = left[there.to_numpy() == left["prediction"]]
+    return predictions
+
+
+def _at_endpoint(study: Study, e: Experiment, k: int, asked: pd.DataFrame) -> pd.DataFrame:
+    """Return the smoothed predictions at the k-th end point (from 1) of the points `asked`."""
     from lassi_lib.certification.certify import certify
     from lassi_lib.certification.spec import required_n_radius
 
-    rows = study.certificates(e)
     similarity, spec = study.set_and_spec(e, Question())
     spec = replace(spec, n_radius=required_n_radius(spec))  # predictions know no radius: as few as it takes
-    left = rows[~rows["status"].isin(ABSTAINED)]  # a point is asked until its prediction changes
-    predictions = pd.DataFrame(index=rows.index)
-    for k, t in enumerate(similarity.endpoints(), 1):
-        predictions[name := f"end point {k}"] = -1
-        if len(left):
-            number, z = left["index"].to_numpy(), study.latents("test")[left["index"].tolist()]
-            there = certify(
-                study.representation(e), study.classifier(e), similarity, similarity.points(z, t[None]), left["label"],
-                spec, seed=e.seed, indices=number + k * _FRESH, workers=study.workers, device=study.device,
-                label=f"end point {k} {e.label}",
-            )  # fmt: skip
-            predictions.loc[left.index, name] = there["prediction"].to_numpy()
-            left = left[predictions.loc[left.index, name] == left["prediction"]]
-    return predictions
+    if asked.empty:
+        return asked[["prediction"]]
+    number = asked["index"].to_numpy(copy=True)  # writable, as PyTorch wants it
+    z = similarity.points(study.latents("test")[number], similarity.endpoints()[k - 1][None])
+    return certify(
+        study.representation(e), study.classifier(e), similarity, z, asked["label"], spec, seed=e.seed,
+        indices=number + k * _FRESH, workers=study.workers, device=study.device, label=f"end point {k} {e.label}",
+    )[["prediction"]]  # fmt: skip
 
 
 def fairness_table(rows: pd.DataFrame, table: str, by: Iterable[str], confidence: float) -> pd.DataFrame:

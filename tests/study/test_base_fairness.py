@@ -1,6 +1,7 @@
 """Ordinary classifiers and end points: rows, published numbers beside them, and a verdict on paper."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from lassi_lib.certification.certify import certify
 from lassi_lib.study import vectors
 from lassi_lib.study.annotations import Annotations
 from lassi_lib.study.base_fairness import (
+    _endpoints_stage,
     accuracy_table,
     attribute_table,
     base_rows,
@@ -19,6 +21,7 @@ from lassi_lib.study.base_fairness import (
     fairness_table,
     mismatch_text,
 )
+from lassi_lib.study.cache import Stage
 from lassi_lib.study.experiment import Experiment, Question
 from lassi_lib.study.params import BaseParams, load_pipeline
 from lassi_lib.study.study import Study
@@ -124,6 +127,29 @@ def test_end_points_are_those_of_the_smoothed_pipeline(study):
     table = fairness_table(rows, "Supp. Table 13", ["answer"], 0.95).set_index("answer")
     assert table["eccv"].dropna().to_dict() == {"end points, smoothed": 99.6}
     assert table["mismatches"].sum() == smoothed["mismatch"].sum()
+
+
+def test_end_points_known_before_an_interruption_are_not_asked_again(study, monkeypatch):
+    from lassi_lib.certification import certify as module
+
+    e = Experiment("synthfaces", "Smiling", ("Young",), "mean_difference", "LASSI", 0)
+    known, asked = endpoint_predictions(study, e), []
+    study.cache.remove(_endpoints_stage(study, e))
+    for k in (1, 2):
+        study.cache.remove(Stage("end_point", 1, {"k": k}, (_endpoints_stage(study, e).key,)))
+
+    def until(last, *args, label, **options):
+        if label.startswith(f"end point {last + 1}"):
+            raise KeyboardInterrupt
+        asked.append(label)
+        return certify(*args, label=label, **options)
+
+    monkeypatch.setattr(module, "certify", partial(until, 1))
+    with pytest.raises(KeyboardInterrupt):
+        endpoint_predictions(study, e)
+    monkeypatch.setattr(module, "certify", partial(until, 2))
+    assert endpoint_predictions(study, e).equals(known)
+    assert asked == [f"end point {k} {e.label}" for k in (1, 2)]
 
 
 def decided(changed, m=3, n=1000):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -276,3 +277,37 @@ def test_seconds_do_not_count_the_stages_asked_for_on_the_way(tmp_path):
     cache.fetch(outer, lambda folder: cache.fetch(inner, slow) and None)
     assert cache.record(inner)["seconds"] >= 0.3
     assert cache.record(outer)["seconds"] < 0.2
+
+
+def test_seconds_of_a_part_count_for_the_whole_also_after_an_interruption(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("lassi_lib.study.cache.time.perf_counter", lambda: clock[0])
+    cache, whole, parts = (
+        StageCache(tmp_path),
+        Stage("whole", 1, {}),
+        [Stage("part", 1, {"k": k}) for k in range(3)],
+    )
+    inner, made = Stage("inner", 1, {}), []
+
+    def passes(seconds):
+        clock[0] += seconds
+
+    def slow(k, folder):
+        cache.fetch(inner, lambda folder: passes(50))
+        passes(20 + k)
+        made.append(k)
+
+    def compute(folder, until=3):
+        passes(1)
+        for k, part in enumerate(parts[:until]):
+            cache.fetch(part, partial(slow, k), part=True)
+        if until < 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.fetch(whole, partial(compute, until=2))
+    assert not cache.has(whole)
+    cache.fetch(whole, compute)
+    assert made == [0, 1, 2]
+    assert [cache.record(part)["seconds"] for part in parts] == [20, 21, 22]  # without the inner stage's
+    assert cache.record(whole)["seconds"] == 64
