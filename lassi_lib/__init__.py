@@ -75,6 +75,7 @@ _WHERE = {
     "PUBLISHED_KINDS": "study.claims",
     "kinds_of": "study.claims",
     "vector_kinds_table": "study.claims",
+    "discovery_table": "study.claims",
     "named_by_kind": "study.claims",
     "stacked": "study.claims",
     "published_beside": "study.claims",

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lassi_lib.errors import StudyError
+from lassi_lib.similarity.kinds import DISCOVERED_NAMES
 from lassi_lib.study import vectors
 from lassi_lib.study.published import merk_beside_eccv, published
 from lassi_lib.study.statistics import PAIR, outcomes, parts_of, rated
@@ -49,6 +50,26 @@ def vector_kinds_table(
             row = {"attribute": attribute, "kind": kind, "norm": norm, "norm / spread": norm / spread}
             row |= {"cos task": cosines(a, normal).item(), "cos mean difference": cosines(a, mean).item()}
             rows.append(row | {"balanced accuracy": quality})
+    return pd.DataFrame(rows)
+
+
+def discovery_table(study: Study, groups: Iterable[dict], task: str) -> pd.DataFrame:
+    """Return how far the searches of discovered vectors got, a row per vector; none where no group asks.
+
+    The columns are those of `similarity.discovered.discover`'s history; changes of the predicted
+    probability, per step of 5 along the direction, in percentage points.
+    """
+    asked = [
+        kind for group in groups for kind in group.get("vector_types", []) if kind.startswith("discovered")
+    ]
+    rows = []
+    for kind in dict.fromkeys(asked):
+        for row in vectors.search_history(study, kind, task):
+            name = DISCOVERED_NAMES[row["k"]]
+            found = {"vector": name, "kind": kind} | {
+                key.replace("_", " "): row[key] for key in row if key != "k"
+            }
+            rows.append(found | {f"change {end}": 100 * found[f"change {end}"] for end in ("first", "last")})
     return pd.DataFrame(rows)
 
 

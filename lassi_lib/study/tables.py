@@ -33,6 +33,7 @@ FORMATS = {
     "ratio": ".2f",
     "bits/dim": ".2f",
     "norm / spread": ".2f",
+    **dict.fromkeys(("cos start", "change first", "change last"), ".3f"),
     "largest reconstruction error": ".1e",
     **dict.fromkeys(("norm_to_spread", "cos_task", "robust_z", "d_cs", "d_rs"), ".2f"),
     **dict.fromkeys(

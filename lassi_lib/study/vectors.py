@@ -146,6 +146,12 @@ def discovered(study: Study, kind: str, task: str) -> torch.Tensor:
     )["a"]
 
 
+def search_history(study: Study, kind: str, task: str) -> list[dict]:
+    """Return how the search of a task's discovered vectors went, a row per vector (`similarity.discovered`)."""
+    discovered(study, kind, task)
+    return study.cache.record(discovery_stage(study, kind, task))["facts"]["history"]
+
+
 def vector(study: Study, attribute: str, kind: str, task: str) -> torch.Tensor:
     """Return the vectors of one attribute: float32 [d], or [n, d] for kinds that give several.
 

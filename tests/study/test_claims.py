@@ -7,7 +7,10 @@ import pandas as pd
 import pytest
 
 from lassi_lib.errors import StudyError
+from lassi_lib.similarity.diagnostics import cosines
+from lassi_lib.similarity.kinds import DISCOVERED_NAMES
 from lassi_lib.study.claims import (
+    discovery_table,
     kinds_of,
     named_by_kind,
     transfer_verdict,
@@ -16,6 +19,7 @@ from lassi_lib.study.claims import (
 from lassi_lib.study.experiment import Experiment, experiments_of
 from lassi_lib.study.params import MethodParams, load_pipeline
 from lassi_lib.study.study import Study
+from lassi_lib.study.vectors import boundaries, search_history
 from tests.study.test_statistics import make_rows
 
 
@@ -93,6 +97,27 @@ def test_one_transfer_encoder_serves_all_tasks(study):
     other = replace(one, task="Wearing_Hat")
     assert study.encoder_stage(one).key == study.encoder_stage(other).key
     assert study.classifier_stage(one).key != study.classifier_stage(other).key
+
+
+def test_searches_of_discovered_vectors_are_told_with_the_slip_and_without(study):
+    groups = [
+        {"pairs": ["Smiling/biased_attr_0"], "vector_types": ["discovered"]},
+        {"pairs": ["Smiling/biased_attr_1"], "vector_types": ["discovered_mended", "discovered"]},
+    ]
+    table = discovery_table(study, groups, "Smiling")
+    assert table["vector"].tolist() == [*DISCOVERED_NAMES] * 2
+    assert table["kind"].tolist() == ["discovered"] * 3 + ["discovered_mended"] * 3
+    by_kind = table.groupby("kind")
+    assert (by_kind["norm ratio"].min()["discovered"], by_kind["off plane"].min()["discovered"]) > (5, 100)
+    assert by_kind["norm ratio"].max()["discovered_mended"] < 1.01
+    assert by_kind["off plane"].max()["discovered_mended"] < 1e-3
+    normal = boundaries(study)["Smiling"].w
+    for row in table.to_dict("records"):
+        a = study.vector(row["vector"], row["kind"], "Smiling")
+        assert row["cos task"] == pytest.approx(cosines(a[None], normal[None]).item(), abs=1e-4)
+    history = search_history(study, "discovered_mended", "Smiling")
+    assert table["change last"].tolist()[3:] == [100 * row["change_last"] for row in history]
+    assert discovery_table(study, [{"pairs": ["Smiling/Young"]}], "Smiling").empty
 
 
 def test_vectors_are_described_by_kind(study):
