@@ -66,8 +66,8 @@ def _base_experiments(
         yield Experiment(study.pipeline.data.name, task, sensitive, study.pipeline.vector_type, method, seed)
 
 
-def steps(study: Study, given: dict[str, Any]) -> Iterator[tuple[Stage, str, tuple]]:
-    """Yield what notebook 09 asks beside certificates, for the plan of a run: stage, verb, arguments."""
+def steps(study: Study, given: dict[str, Any]) -> Iterator[tuple[Study, Stage, str, tuple]]:
+    """Yield what notebook 09 asks beside certificates, for the plan: study, stage, verb, arguments."""
     for method, tasks, pairs in (
         ("ResNet18", given["resnet_tasks"], given["resnet_pairs"]),
         ("zG_classifier", given["tasks"], given["base_pairs"]),
@@ -75,13 +75,13 @@ def steps(study: Study, given: dict[str, Any]) -> Iterator[tuple[Stage, str, tup
         for asked, splits in ((tasks, ("valid", "test")), (pairs, given["base_splits"])):
             for e in _base_experiments(study, asked, [method], given["base_seeds"]):
                 base = (NETWORKS[method], e.task, e.seed)
-                yield vectors.base_classifier_stage(study, *base), "base", base
+                yield study, vectors.base_classifier_stage(study, *base), "base", base
                 for named in ((a, e.vector_type, e.task) for a in e.sensitive):
-                    yield vectors.vector_stage(study, *named), "vector", named
+                    yield study, vectors.vector_stage(study, *named), "vector", named
                 for split in splits:
-                    yield _decisions_stage(study, e, split), "decisions", (e, split)
+                    yield study, _decisions_stage(study, e, split), "decisions", (e, split)
     for e in experiments_of(study.pipeline, given):
-        yield _endpoints_stage(study, e), "endpoints", (e,)
+        yield study, _endpoints_stage(study, e), "endpoints", (e,)
 
 
 def decisions(study: Study, e: Experiment, split: str) -> pd.DataFrame:

@@ -106,12 +106,12 @@ def true_answers(study: Study, experiments: Iterable[Experiment], values: Sequen
     return pd.concat(parts, ignore_index=True)
 
 
-def steps(study: Study, given: dict[str, Any]) -> Iterator[tuple[Stage, str, tuple]]:
-    """Yield what notebook 06 asks beside certificates, for the plan of a run: stage, verb, arguments."""
+def steps(study: Study, given: dict[str, Any]) -> Iterator[tuple[Study, Stage, str, tuple]]:
+    """Yield what notebook 06 asks beside certificates, for the plan: study, stage, verb, arguments."""
     values = tuple(given["values"])
     for e in experiments_of(study.pipeline, given):
         for a in e.sensitive:
-            yield _answers_stage(study, e, a, values), "truth", (e, a, values)
+            yield study, _answers_stage(study, e, a, values), "truth", (e, a, values)
 
 
 def answers(study: Study, e: Experiment, attribute: str, values: Sequence[float]) -> pd.DataFrame:

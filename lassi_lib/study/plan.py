@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 # the module whose `wanted` names a notebook's certificates, where `asked` here does not
 WANTED = {"05_outlier_analysis": "causes", "08_sensitivity": "sensitivity"}
 # and the module whose `steps` names stages of other kinds
-OTHER = {"06_ground_truth": "ground_truth", "09_base_classifiers": "base_fairness"}
+OTHER = {
+    "06_ground_truth": "ground_truth",
+    "08_sensitivity": "sensitivity",
+    "09_base_classifiers": "base_fairness",
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def steps_of_notebooks(study: Study, params: dict[str, dict[str, Any]]) -> list[
     steps += [step for sub, e, question in wanted for step in steps_of(sub, [(e, question)])]
     for name in filter(OTHER.__contains__, params):
         others = import_module(f"lassi_lib.study.{OTHER[name]}").steps(study, params[name])
-        steps += [Step(*other, study.pipeline) for other in others]
+        steps += [Step(stage, verb, args, sub.pipeline) for sub, stage, verb, args in others]
     return list({step.stage.key: step for step in steps}.values())
 
 

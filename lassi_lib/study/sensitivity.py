@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from lassi_lib.errors import StudyError, nearest
+from lassi_lib.study.cache import Stage
 from lassi_lib.study.experiment import Experiment, Question, experiments_by, experiments_of
 from lassi_lib.study.knowledge import knowledge_table
 from lassi_lib.study.published import published
@@ -75,6 +76,24 @@ def wanted(study: Study, given: dict[str, Any]) -> Iterator[tuple[Study, Experim
     ):
         asked = {"pairs": given["pairs"], "seeds": given["seeds"], "methods": methods}
         yield from ((sub, e, q) for e in experiments_of(sub.pipeline, asked) for q in questions)
+
+
+def steps(study: Study, given: dict[str, Any]) -> Iterator[tuple[Study, Stage, str, tuple]]:
+    """Yield the classifiers of notebook 08's grids, for the plan: study, stage, verb, arguments."""
+    along = varied(study, "LASSI", lambda_2=given["lambda_2"])
+    methods = list(dict.fromkeys([*given["methods"], *given["smoothed"]]))
+    for sub, names in ((study, methods), (along, variants(along, "LASSI"))):
+        asked = {"pairs": given["pairs"], "seeds": given["seeds"], "methods": names}
+        for e in experiments_of(sub.pipeline, asked):
+            other = varied(sub, e.method, sigma_rs=given["sigma_rs"])
+            for sigma in given["sigma_rs"]:
+                variant = _with_noise(e, sigma)
+                yield other, other.classifier_stage(variant), "classifier", (variant,)
+
+
+def _with_noise(e: Experiment, sigma_rs: float) -> Experiment:
+    """Return an experiment of the variant that `varied` names after sigma_rs."""
+    return replace(e, method=f"{e.method} sigma_rs={sigma_rs:g}")
 
 
 def sensitivity_table(
@@ -145,7 +164,7 @@ def certificate_grid(
         other = varied(study, group[0].method, sigma_rs=sigma_rs)
         smoothed = [(e, *_centers(study, e, Question("exact_smoothing", sigma_cs=noise))) for e in group]
         for sigma in sigma_rs:
-            names = {e: replace(e, method=f"{e.method} sigma_rs={sigma:g}") for e in group}
+            names = {e: _with_noise(e, sigma) for e in group}
             rows = pd.concat([_judged(other, names[e], rows, r) for e, rows, r in smoothed])
             here = names[group[0]]
             table = _summary(other, here, rows, noise, confidence)

@@ -24,6 +24,7 @@ from lassi_lib.study.plan import (
     steps_of,
     steps_of_notebooks,
 )
+from lassi_lib.study.sensitivity import certificate_grid, variants, varied
 from lassi_lib.study.study import Study
 
 
@@ -159,7 +160,8 @@ def test_planned_stages_are_those_that_notebooks_read(study, monkeypatch):
     pair = {"pairs": ["Smiling/Young"], "methods": ["Naive"], "seeds": [42], "values": [-1.0, 1.0]}
     base = {"resnet_tasks": [], "resnet_pairs": [], "tasks": ["Smiling"], "base_pairs": ["Smiling/Young"]}
     asked = pair | base | {"base_splits": ["test"], "base_seeds": [42]}
-    steps = steps_of_notebooks(study, dict.fromkeys(OTHER, asked))
+    notebooks = ("06_ground_truth", "09_base_classifiers")
+    steps = steps_of_notebooks(study, dict.fromkeys(notebooks, asked))
     for step in missing(study, steps):
         compute(study, step)
     monkeypatch.setattr(
@@ -180,3 +182,22 @@ def test_08_plans_the_certificates_that_it_reads_and_no_others(tmp_path):
     asked = {(s.args[0].method, s.args[1].mode) for s in steps if s.verb == "certificates"}
     assert ("DataAug", "exact_smoothing") in asked and ("Naive", "monte_carlo") in asked
     assert ("DataAug", "monte_carlo") not in asked
+
+
+def test_08_plans_the_classifiers_of_its_grids(study, monkeypatch):
+    """Each sigma_rs has a classifier of its own: left to the notebook, they came one after the other."""
+    name = "08_sensitivity"
+    given = load_notebook_params("smoke", name) | {"methods": ["Naive"], "lambda_2": [0.05]}
+    for step in missing(study, steps_of_notebooks(study, {name: given})):
+        compute(study.of(step.pipeline), step)
+    monkeypatch.setattr(
+        study.cache, "_compute", lambda stage, _: pytest.fail(f"{stage.name} was not planned")
+    )
+    along = varied(study, "LASSI", lambda_2=given["lambda_2"])
+    for sub, methods in (
+        (study, given["methods"]),
+        (study, given["smoothed"]),
+        (along, variants(along, "LASSI")),
+    ):
+        experiments = experiments_of(sub.pipeline, given | {"methods": methods})
+        assert len(certificate_grid(sub, experiments, [0.65], given["sigma_rs"]))
