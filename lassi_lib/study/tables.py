@@ -46,7 +46,7 @@ FORMATS = {
 
 def span(values: Iterable[float], digits: int = 1) -> str:
     """Return '5.6 to 98.9', or one number where all are the same."""
-    low, high = (f"{round(v, digits) + 0.0:,.{digits}f}" for v in (min(values), max(values)))
+    low, high = (f"{v:z,.{digits}f}" for v in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
 
 
@@ -75,10 +75,10 @@ def _cell(value: object, column: str = "") -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         if column in FORMATS or column.startswith("cos "):
-            return format(value, FORMATS.get(column, ".2f"))
+            return format(value, "z" + FORMATS.get(column, ".2f"))  # z turns -0.00 into 0.00
         if column.startswith("p_"):
             return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
-        return f"{round(value, 1) + 0.0:.1f}"  # + 0.0 turns -0.0 into 0.0
+        return f"{value:z.1f}"
     return str(value)
 
 

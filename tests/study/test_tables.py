@@ -45,6 +45,8 @@ def test_other_tables_keep_their_columns(summary):
         pd.DataFrame({"x": [-0.04, np.nan], "p_value": [1e-9, 0.03], "pass": [np.True_, np.False_]})
     )
     assert odd.to_numpy().tolist() == [["0.0", "< 0.0001", "yes"], ["", "0.0300", "no"]]
+    signs = present(pd.DataFrame({"cos normal": [-0.004, -0.006], "cos_task": [-0.001, 0.004]}))
+    assert signs.to_numpy().tolist() == [["0.00", "0.00"], ["-0.01", "0.00"]]
 
 
 def test_the_csv_has_every_digit_and_the_others_are_rounded(summary, tmp_path):
