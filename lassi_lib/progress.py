@@ -126,19 +126,22 @@ class Overall:
         """Return how long the rest may take, or None if nothing is known of it yet.
 
         It is what the steps took before, times how much slower this run has been so far. A running step counts
-        as done in the part that its time so far is of what it took before.
+        as done in the part that its time so far is of what it took before; one that has taken longer may go on
+        for as long as it is late.
         """
-        now, rest = time.monotonic(), sum(self.left.values())
+        now, rest, late = time.monotonic(), sum(self.left.values()), 0.0
         if not self.left:
             return 0.0
         if self.known:  # otherwise nothing says how far a running step is
-            rest -= sum(min(now - since, self.left[key]) for key, (_, since) in self.running.items())
+            took = {key: now - since for key, (_, since) in self.running.items()}
+            rest -= sum(min(seconds, self.left[key]) for key, seconds in took.items())
+            late = max((seconds - self.left[key] for key, seconds in took.items()), default=0.0)
         expected, spent = (self.total - rest) / self.workers, now - self._begun
         # this much of what was recorded outweighs the first minutes, in which one step may have to go first
         trust = max(60.0, 0.1 * self.total / self.workers) if self.known else 0.0
         if not expected + trust:
             return None
-        return rest / self.workers * (spent + trust) / (expected + trust)
+        return max(late, rest / self.workers * (spent + trust) / (expected + trust))
 
     def line(self) -> str:
         """Return how far the run is, in words."""

@@ -56,6 +56,17 @@ def test_a_first_step_that_goes_alone_and_takes_longer_does_not_multiply_the_res
         assert 100 * 60 < run.seconds_left() < 250 * 60
 
 
+def test_a_step_that_takes_longer_than_before_is_not_said_to_end_at_once(clock):
+    begun = clock.now
+    with Overall({"end points": 480.0, "notebook": 10.0}, workers=3) as run:
+        started("end points", "endpoints")
+        for minutes, at_least in ((7, 0), (20, 12), (60, 52)):
+            clock.now = begun + minutes * 60.0
+            assert 60 * at_least <= run.seconds_left() <= 60 * (at_least + 2)
+        finished("end points")
+        assert run.seconds_left() < 120.0
+
+
 def test_several_workers_share_what_is_left():
     with Overall(dict.fromkeys("abcd", 100.0), workers=4) as run:
         assert run.seconds_left() == pytest.approx(100.0, abs=1.0)
