@@ -45,7 +45,7 @@ _LEGEND = (
     '<p class="soft">A verdict follows from its table by a rule that was fixed before the run, and counts '
     "that other training seeds (or another make of processor) would have given other models: with two or three seeds little can be shown "
     "but a large and steady effect, and with one nothing, hence <b>inconclusive</b>. (On celeba20k claim 1's third seed was "
-    "added after two had left all its pairs inconclusive; no bound allows for that second look.) <b>As trained</b> counts the "
+    "added after two had left eight pairs inconclusive, its pairs with Heavy_Makeup last; no bound allows for such second looks.) <b>As trained</b> counts the "
     "pairs that fulfil the rule, on average over the seeds, when the models are taken as they are and only the test faces vary. <b>From print</b>: LASSI's certified fairness here minus the published one, on the same data set. <b>Stale</b>: code "
     "or settings have changed since the run. <b>Not asked here</b>: the profile has no such notebook; <b>not "
     "run</b>: it has one, without a result.</p>"
