@@ -56,6 +56,8 @@ _LEGEND = (
 
 
 _OF_THESE_MODELS = ("06", "11")  # their verdicts speak of the trained models, so seeds have no say
+_OF_PRINT = ("10",)  # what they judge are the papers' numbers, the same in every profile
+_RENDERED = "by experiments on rendered faces"
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,16 @@ def finding(folder: Path, number: str) -> Finding:
     if entry.get("status") != "ok":
         return Finding(profile, "failed", entry.get("error", ""), (), minutes, f"{name}.failed.html")
     said = {"text": entry.get("verdict", "")} | entry | read_json(folder / "verdicts" / f"{name}.json")
+    given = entry.get("parameters", {})
+    fair = "alike" if number == "07" else "certified"
     held, numbers = _numbers(
-        folder / "tables" / f"{number}_verdict.csv", "alike" if number == "07" else "certified"
+        folder / "tables" / f"{number}_verdict.csv", fair, given.get("min_fairness_gain", 0.0)
     )
     if number == "08":
-        held = _of_step(folder / "tables" / "08_steps.csv", entry.get("parameters", {}).get("step", ()))
-    short, long = _beside_print(folder / "tables" / f"{number}_comparison.csv")
+        held = _of_step(folder / "tables" / "08_steps.csv", given.get("step", ()))
+    short, long = _beside_print(folder / "tables" / f"{number}_comparison.csv", given.get("confidence", 0.95))
     held, numbers = (*held[:1], *short, *held[1:]), f"{numbers} {long}"
-    single = len(entry.get("parameters", {}).get("seeds", ())) == 1 and number not in _OF_THESE_MODELS
+    single = len(given.get("seeds", ())) == 1 and number not in _OF_THESE_MODELS
     if single and not any("one seed" in h for h in held):
         held = (*held, "one seed")
     return Finding(
@@ -108,14 +112,17 @@ def finding(folder: Path, number: str) -> Finding:
     )
 
 
-def _numbers(path: Path, fair: str) -> tuple[tuple[str, ...], str]:
-    """Return what a table of judged pairs comes to, for a glance and as a sentence: rates, how many hold."""
+def _numbers(path: Path, fair: str, asked: float) -> tuple[tuple[str, ...], str]:
+    """Return what a table of judged pairs comes to, for a glance and as a sentence: rates, how many hold.
+
+    A pair in which Naive has more than 100 % minus the `asked` gain has no room for it.
+    """
     try:
         t = pd.read_csv(path)
         if "by experiment" in t:
             decided = t[t["outcome"] != "inconclusive"]
             rendered = len(decided) and (decided["by regression"] == "inconclusive").all()
-            return (("by experiments on rendered faces",) if rendered else ()), ""
+            return ((_RENDERED,) if rendered else ()), ""
         if "kept_fair" in t:  # ground truth
             kept = f"{span(t['kept_fair'].dropna())} % of certified answers kept"
             return (kept, f"supported: {_counted(t, 'outcome')}"), ""
@@ -129,6 +136,10 @@ def _numbers(path: Path, fair: str) -> tuple[tuple[str, ...], str]:
         single = (t["n_seeds"] == 1).sum()
         held = [f"supported: {_counted(t, 'outcome')}"] if single < len(t) else []
         held += [as_trained]
+        if "certified_fairness_baseline" in t and (
+            full := (t["certified_fairness_baseline"] > 100 - asked).sum()
+        ):
+            held += [f"no room for the gain: {_pairs(full)}"]
         held += [f"one seed: {_pairs(single)}"] if 0 < single < len(t) else []
         seeds = "1 seed" if single == len(t) else f"{span(t['n_seeds'], 0)} seeds"
         size = f"{seeds}, {span(t['n_points'], 0)} test images"
@@ -154,7 +165,7 @@ def _of_step(path: Path, step: Sequence[float]) -> tuple[str, ...]:
     return held, gain, f"steepest from {', '.join(sorted(where))}"
 
 
-def _beside_print(path: Path) -> tuple[tuple[str, ...], str]:
+def _beside_print(path: Path, confidence: float) -> tuple[tuple[str, ...], str]:
     """Return how LASSI's certified fairness differs from print on the published data set, short and in full.
 
     Without such a table, or for faces of another kind, there is nothing to say.
@@ -172,8 +183,8 @@ def _beside_print(path: Path) -> tuple[tuple[str, ...], str]:
     text = f"LASSI's certified fairness lies {range_} from what is printed ({len(by)} numbers)."
     if len(judged):
         text += (
-            f" Of all {len(judged)} means printed with a deviation over seeds, ours misses {(~judged).sum()} "
-            "by more than chance explains (prediction interval)."
+            f" Of all {len(judged)} means printed with a deviation over seeds, {(~judged).sum()} of ours lie outside "
+            f"the prediction interval; by chance {(1 - confidence) * len(judged):.0f} would, if ours were repetitions."
         )
     return (f"from print: {range_}",), text
 
@@ -249,9 +260,10 @@ def _lead(folders: list[Path], found: dict[str, list[Finding]]) -> str:
     """Say how each profile's verdicts fall, and on claim 1 what the models as trained do, in numbers."""
     lines = ""
     for place, folder in enumerate(folders):
-        outcomes = [own[place].outcome for own in found.values() if own[place].href]
+        answers = {number: own[place] for number, own in found.items() if own[place].href}
+        outcomes = [f.outcome for n, f in answers.items() if n not in _OF_PRINT and _RENDERED not in f.held]
         counted = ", ".join(f"{outcomes.count(o)} {o}" for o in OUTCOMES if o in outcomes)
-        judged = f"{len(outcomes)} {'statement' if len(outcomes) == 1 else 'statements'} judged: {counted}."
+        judged = f"{len(outcomes)} {'statement' if len(outcomes) == 1 else 'statements'} judged by runs on its own images{f': {counted}' * bool(counted)}."
         lines += f"<dt>{escape(folder.name)}</dt><dd>{judged} {_of_claim_1(folder)}</dd>"
     return f"<dl>{lines}</dl>"
 

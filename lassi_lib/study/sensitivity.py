@@ -328,9 +328,11 @@ def jump_verdict(steps: pd.DataFrame, step: Sequence[float], rule: VerdictRule) 
     least = (steps["fairness_gain_low"] / doublings).groupby([steps[c] for c in pair]).transform("max")
     slower = (here["fairness_gain_high"] / doublings[here.index]) < least[here.index]
     jumps = here["jumps"].where(abrupt | (here["jumps"] != "supported"), "inconclusive")
-    jumps = jumps.where(~slower, "not supported")
+    jumps = beyond_seeds(jumps.where(~slower, "not supported"), here["n_seeds"])
     worst = [worst_of(found) for found in (jumps, here["stays"])]
     alone = (here["jumps_these_models"] == "supported") & abrupt
+    never = ((here["jumps_these_models"] == "not supported") | slower).sum()
+    never = f", does not in {never}," if never else ""
     few, counted = of_seeds(here["n_seeds"].min())
     shared = f"at a level divided over {len(here)} pairs (Bonferroni), " if len(here) > 1 else ""
     text = (
@@ -340,7 +342,7 @@ def jump_verdict(steps: pd.DataFrame, step: Sequence[float], rule: VerdictRule) 
         f"stays when the upper bound of its loss is at most {rule.max_accuracy_loss:g} points; not so when the "
         "opposite bounds show it (for the jump also: that another step gains more per doubling), else "
         "inconclusive. Bounds are one-sided, "
-        f"{shared}{counted}. Test points alone counted, fairness jumps in {alone.sum()} of {len(here)} pairs "
-        f"and accuracy stays in {(here['stays_these_models'] == 'supported').sum()}."
+        f"{shared}{counted}. Test points alone counted, fairness jumps in {alone.sum()} of {len(here)} pairs"
+        f"{never} and accuracy stays in {(here['stays_these_models'] == 'supported').sum()}."
     )
     return Verdict(worst_of(worst), text, steps)

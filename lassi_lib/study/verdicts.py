@@ -183,11 +183,23 @@ def _text(outcome: str, table: pd.DataFrame, rule: VerdictRule, subject: str, fa
     if m == 1 or alone > (table["outcome"] == "supported").sum():
         few = f": {m} seeds say too little of another training" if m > 1 else ""
         text += f" Test points alone counted, so for the models as trained, {alone} of {n} pairs are supported{few}."
+    full = table[table["certified_fairness_baseline"] > 100 - rule.min_fairness_gain]
+    if len(full):
+        text += (
+            f" In {len(full)} of {n} pairs ({_named(full)}) Naive has more than {100 - rule.min_fairness_gain:g} %: "
+            "no room for such a gain, so the rule cannot be fulfilled there, whatever LASSI does."
+        )
     marked = table[table["constant_would_do"]]
     if len(marked):
-        names = "; ".join(f"{t}, {s}" for t, s in zip(marked["task"], marked["sensitive"], strict=True))
         text += (
-            f" In {len(marked)} of {n} pairs ({names}) the interval of LASSI's accuracy does not exceed "
-            "the majority rate: by plain accuracy a constant classifier, always certified, might do as well."
+            f" In {len(marked)} of {n} pairs ({_named(marked)}) the interval of LASSI's accuracy does not exceed "
+            "the majority rate: by plain accuracy a constant classifier (one answer to every input, so always "
+            "certified) might do as well."
         )
     return text
+
+
+def _named(table: pd.DataFrame) -> str:
+    kinds = ("" if k == "mean_difference" else f" ({k})" for k in table["vector_type"])
+    pairs = zip(table["task"], table["sensitive"], kinds, strict=True)
+    return "; ".join(f"{task}, {sensitive}{kind}" for task, sensitive, kind in pairs)

@@ -119,7 +119,7 @@ def test_the_rows_and_columns_are_all_there(page):
 
 def test_claim_1_is_told_in_numbers_before_the_table(page, results):
     said = page.dl.text
-    assert "2 statements judged: 1 supported, 1 not supported. Claim 1, for the models" in said
+    assert "1 statement judged by runs on its own images: 1 not supported. Claim 1, for the models" in said
     assert "in 2 of 2 pairs of task and attributes LASSI certifies more test faces than Naive" in said
     assert "(81.2 to 92.0 points), at an accuracy -1.0 to +1.0 points from Naive's." in said
 
@@ -301,8 +301,19 @@ def test_explanations_that_rest_on_rendered_faces_say_so(results):
     assert finding(results / "good", "01").held == ()
     table.write_text(rows + "poor vector,yes,inconclusive,not supported,not supported\n")
     assert finding(results / "good", "01").held == ("by experiments on rendered faces",)
+    page = BeautifulSoup(write_overview(results).read_text(), "html.parser")
+    assert "0 statements judged by runs on its own images" in page.dl.text
     table.write_text(rows + "poor vector,yes,not supported,not supported,not supported\n")
     assert finding(results / "good", "01").held == ()
+
+
+def test_pairs_in_which_naive_leaves_no_room_for_the_gain_are_counted(results):
+    given = {"parameters": {"seeds": [42, 0], "min_fairness_gain": 10.0}}
+    (results / "good" / "run.json").write_text(json.dumps(run_of(**{CLAIM: given})))
+    assert not any("no room" in h for h in finding(results / "good", "01").held)
+    table = results / "good" / "tables" / "01_verdict.csv"
+    pd.read_csv(table).assign(certified_fairness_baseline=[90.0, 90.1]).to_csv(table, index=False)
+    assert finding(results / "good", "01").held[-1] == "no room for the gain: 1 pair"
 
 
 def test_how_far_from_print_is_said_for_faces_of_the_same_data_set(results):
@@ -313,7 +324,8 @@ def test_how_far_from_print_is_said_for_faces_of_the_same_data_set(results):
     t.to_csv(path, index=False)
     found = finding(results / "good", "01")
     assert found.held[1] == "from print: -20.0 to +1.2 points"
-    assert "(2 numbers). Of all 2 means printed" in found.text and "misses 1 by more" in found.text
+    assert "(2 numbers). Of all 2 means printed" in found.text and "1 of ours lie outside" in found.text
+    assert "by chance 0 would" in found.text
     t.assign(dataset="synthfaces").to_csv(path, index=False)  # rendered faces are no repetition
     found = finding(results / "good", "01")
     assert not any("print" in h for h in found.held) and "print" not in found.text

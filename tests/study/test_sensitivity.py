@@ -160,6 +160,9 @@ def test_a_jump_is_large_and_steeper_than_every_other_step(study):
     single = jump_verdict(lambda_steps(other, one, rule), (0.025, 0.05), rule)
     assert single.outcome == "inconclusive" and "one seed says nothing" in single.headline
     assert "fairness jumps in 1 of 1 pairs and accuracy stays in 1" in single.text
+    fewer = grid_rows(dict(zip(values, [0.0, 0.60, 0.80, 0.90, 0.95], strict=True))).query("seed == 0")
+    slower = jump_verdict(lambda_steps(other, fewer, rule), (0.025, 0.05), rule)
+    assert slower.outcome == "inconclusive" and "in 0 of 1 pairs, does not in 1, and" in slower.text
     assert "Bonferroni" not in jump.text
     two = pd.concat(
         [

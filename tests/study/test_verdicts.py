@@ -101,6 +101,16 @@ def test_the_words_are_made_from_the_rule_and_the_table():
     assert "Holm" not in claim_1_verdict(both, VerdictRule(20, 5, adjust="none")).text
 
 
+def test_pairs_without_room_for_the_gain_are_named():
+    """Where Naive is certified for 96 %, nothing can gain 20 points: that is no evidence against LASSI."""
+    rng = np.random.default_rng(8)
+    full = pair(rng, "Bald", 0.8).assign(vector_type="ramaswamy")
+    full.loc[full["method"] == "Naive", "status"] = "CERTIFIED"
+    text = claim_1_verdict(pd.concat([pair(rng, "Young", 0.8), full]), RULE).text
+    assert "In 1 of 2 pairs (Smiling, Bald (ramaswamy)) Naive has more than 80 %: no room" in text
+    assert "no room" not in claim_1_verdict(pair(rng, "Young", 0.8), RULE).text
+
+
 def test_a_near_constant_classifier_is_marked():
     rng = np.random.default_rng(7)
     rows = pd.concat([pair(rng, "Young", 0.8), pair(rng, "Bald", 0.8, majority=0.86)])
