@@ -52,6 +52,8 @@ def _rate_bars(
     published = {f"published_{value}": "published"} if published is None else published
     pairs = list(dict.fromkeys(pair_names(summary)))
     colours = colours_of(summary["method"])
+    if "n_seeds" in summary and (summary["n_seeds"] == 1).all():
+        label += "; one seed, intervals of the points alone"
     thick = 0.8 / len(colours)
     figure = StudyFigure(figsize=(9, 1.3 + len(pairs) * (0.22 + 0.17 * len(colours))), layout="constrained")
     axes = figure.subplots()
@@ -94,7 +96,7 @@ def _single(summary: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray:
 def radius_scatter(rows: pd.DataFrame) -> StudyFigure:
     """Show d_cs against d_rs for every test point, a panel per pair; above the diagonal is certified.
 
-    Abstentions (NaN) have no place in a panel: they are counted under its title.
+    Abstentions (NaN) have no place in a panel: their share stands under its title.
     """
     pairs, colours = grouped(rows), colours_of(rows["method"])
     columns = min(3, len(pairs))
@@ -111,15 +113,17 @@ def radius_scatter(rows: pd.DataFrame) -> StudyFigure:
         for method, colour in colours.items():
             mine = here[here["method"] == method]
             seen = mine[["d_cs", "d_rs"]].dropna().clip(lower=low)
-            lost.append(len(mine) - len(seen))
+            lost.append(100 * (1 - len(seen) / len(mine)) if len(mine) else 0.0)
             style = {"s": 9, "alpha": 0.45, "lw": 0, "rasterized": True, "color": colour}
             axes.scatter(seen["d_cs"], seen["d_rs"], marker=marker_of(method), label=method, **style)
         axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), box_aspect=1)
         axes.set_title(f"{textwrap.fill(words(pair), 31)}\n", loc="left", fontsize=10)
-        counts = " / ".join(f"{n:,}" for n in lost)
-        axes.text(0, 1.02, f"abstained: {counts}", transform=axes.transAxes, fontsize=8, color=GREY)
+        shares = " / ".join(f"{share:.1f}" for share in lost)
+        axes.text(0, 1.02, f"abstained: {shares} %", transform=axes.transAxes, fontsize=8, color=GREY)
     for axes in panels[len(pairs) :]:
         axes.remove()
+    for axes in panels[max(len(pairs) - columns, 0) : len(pairs)]:  # the lowest of each column
+        axes.tick_params(labelbottom=True)
     note = "Shaded: certified, d_cs < d_rs. Abstentions in the order of the legend."
     figure.supxlabel(f"d_cs, how far similar points can lie apart\n{note}", fontsize=9)
     figure.supylabel("d_rs, how far the class is stable", fontsize=9)

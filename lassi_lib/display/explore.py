@@ -117,10 +117,15 @@ def certificate_figure(views: Sequence[Any]) -> StudyFigure:
 
 
 def _draw_faces(axes: Any, view: Any) -> None:
-    """Stand every frame over its t, without resampling it."""
-    half = (view.t[1] - view.t[0]) / 2
+    """Stand every frame, square, over its t, without resampling it."""
+    half, (width, height) = (
+        (view.t[1] - view.t[0]) / 2,
+        axes.get_position().size * axes.figure.get_size_inches(),
+    )
+    side = min(0.96 * width / len(view.t), height)  # inches
+    reach = side * half * len(view.t) / width
     for t, image in zip(view.t, view.images, strict=True):
-        box = (t - 0.96 * half, t + 0.96 * half, 0, 1)
+        box = (t - reach, t + reach, 0, side / height)
         axes.imshow(image.transpose(1, 2, 0), extent=box, aspect="auto", interpolation="none")
     axes.set(xlim=(view.t[0] - half, view.t[-1] + half), ylim=(0, 1))
     axes.axis("off")

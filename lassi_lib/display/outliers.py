@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import TwoSlopeNorm
 from matplotlib.patches import Rectangle
 
 from lassi_lib.display.style import (
@@ -118,6 +119,7 @@ def outlier_scatter(means: pd.DataFrame, fits: pd.DataFrame, labelled: Iterable[
             axes.plot(x, y, "o", mfc="none", mec=INK, ms=11)
             side = "right" if x > middle else "left"  # names stay inside the panel
             style = {"textcoords": "offset points", "ha": side, "fontsize": 8}
+            style["arrowprops"] = {"arrowstyle": "-", "color": GREY, "lw": 0.7, "shrinkB": 5}
             axes.annotate(
                 words(pairs[i]).replace("/", " / "),
                 (x, y),
@@ -136,9 +138,14 @@ def outlier_scatter(means: pd.DataFrame, fits: pd.DataFrame, labelled: Iterable[
 _PANELS = {
     "ratio": ("d_cs / d_rs, median (purple, below 1: most are certified)", "{:.3g}"),
     "certified_fairness": ("certified fairness, % of faces", "{:.0f}"),
-    "phi": ("phi of attribute and task in the labels (orange: positive)", "{:+.2f}"),
-    "cos_task": ("cos(a, normal of the task's boundary; orange: positive)", "{:+.2f}"),
+    "phi": ("phi of attribute and task in the labels (orange: positive)", "{:+z.2f}"),
+    "cos_task": ("cos(a, normal of the task's boundary; orange: positive)", "{:+z.2f}"),
 }
+
+
+def _reach(values: np.ndarray, share: float) -> float:
+    """Return how far a colour scale has to reach for so large a share of the values."""
+    return max(float(np.quantile(values, share)) if len(values) else 0.0, 0.1)
 
 
 def outlier_matrix(means: pd.DataFrame, method: str, chosen: tuple[str, str] | None = None) -> StudyFigure:
@@ -158,11 +165,12 @@ def outlier_matrix(means: pd.DataFrame, method: str, chosen: tuple[str, str] | N
         if name == "certified_fairness":
             colours = {"cmap": "cividis", "vmin": 0, "vmax": 100}
         else:
-            if name == "ratio":  # 1 is the middle, on a logarithmic scale
-                grid = np.log(grid.clip(lower=1e-6)).clip(upper=np.log(1e6))
-            known = np.abs(grid.to_numpy()[np.isfinite(grid.to_numpy())])
-            limit = max(float(np.quantile(known, 0.9)) if len(known) else 0.0, 0.1)
-            colours = {"cmap": "PuOr_r", "vmin": -limit, "vmax": limit}
+            known = grid.to_numpy()[np.isfinite(grid.to_numpy())]
+            low = high = _reach(np.abs(known), 1.0)
+            if name == "ratio":  # 1 is the middle, on a logarithmic scale; a few may lie far out
+                grid, known = np.log(grid.clip(1e-6, 1e6)), np.log(known.clip(1e-6, 1e6))
+                low, high = (_reach(side, 0.9) for side in (-known[known < 0], known[known > 0]))
+            colours = {"cmap": "PuOr_r", "norm": TwoSlopeNorm(0.0, -low, high)}
         heatmap(axes, grid, text, **colours)
         axes.set_title(title, loc="left", fontsize=9.5)
         if chosen is not None:

@@ -60,6 +60,8 @@ def test_certificate_figure_shows_faces_margin_circles_and_answers(tmp_path):
     for image, t, drawn in zip(one.images, one.t, faces.images, strict=True):
         assert np.array_equal(drawn.get_array().transpose(2, 0, 1), image)
         assert np.mean(drawn.get_extent()[:2]) == pytest.approx(t)
+        box = drawn.get_window_extent()
+        assert box.width == pytest.approx(box.height, rel=1e-3)  # a squeezed face misleads
     assert faces.get_xlim() == margin.get_xlim()  # every face stands over its t
     dotted, bold, _, strokes, witness = margin.lines
     at = strokes.get_xdata().reshape(-1, 3)  # from below the curve to above it, then a gap

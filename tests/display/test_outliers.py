@@ -102,7 +102,9 @@ def test_the_matrix_shows_every_pair_of_a_method_and_frames_the_chosen_one():
         ["+0.05", "+0.05", "+0.05", ""],
     ]
     ratio = panels[0].collections[0]
-    assert sum(ratio.get_clim()) == 0  # a ratio of 1 has no colour
+    assert ratio.norm(0.0) == 0.5 and ratio.norm(np.log(250.0)) > 0.9  # a ratio of 1 has no colour
+    low, high = panels[2].collections[0].get_clim()
+    assert (low, high) == (-0.3, 0.3)  # equal numbers have equal colours
     assert ratio.get_array()[0, 0] < 0 < ratio.get_array()[0, 1] < ratio.get_array()[1, 0]
     assert all(axes.patches[0].get_xy() == (0.5, -0.5) for axes in panels)
     assert not outlier_matrix(means, "LASSI").axes[0].patches
