@@ -45,7 +45,7 @@ def prediction_figure(positions: pd.DataFrame, t_quantile: float, bound: float) 
             table["in_seed_sd"][here], y[here], marker, color=colour, ms=4.5, ls="none", label=name, zorder=3
         )
     axes.set(
-        ylim=(-0.8, len(table) - 0.2), yticks=y, xlabel="reproduced minus original mean, in published sd"
+        ylim=(-0.8, len(table) - 0.2), yticks=y, xlabel="reproduced minus original mean, in published sd (rounding granted)"
     )
     axes.set_yticklabels(
         [f"{words(r)}: {words(m)}" for r, m in zip(table["row"], table["metric"], strict=True)], fontsize=7
@@ -82,7 +82,9 @@ def majority_figure(table: pd.DataFrame) -> StudyFigure:
             label.set_color(BAD if wrong else DARK)
         axes.set_title(name, loc="left", fontsize=10)
         axes.grid(axis="y", visible=False)
-    panels[-1].set_xlabel("accuracy minus majority rate, points (intervals: faces of one run)")
+    panels[-1].set_xlabel(
+        "accuracy minus majority rate, points (ends: one-sided bounds over the faces of one run)"
+    )
     labelled = {}
     for axes in panels:  # a method may be missing from some panels
         labelled |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))

@@ -210,7 +210,9 @@ def _beside(rows: pd.DataFrame) -> str:
     words = ("not above the majority rate", "not shown above the majority rate")
     below, unsure = (int((judged["verdict"] == word).sum()) for word in words)
     text.append(f"Of {len(judged)} accuracies {below} are not above the majority rate of the same images")
-    text.append(f", {unsure} more are not shown to be. " if unsure else ". ")
+    text.append(
+        f", {unsure} more are not shown to be (one-sided bounds, each for itself). " if unsure else ". "
+    )
     return "".join(text)
 
 
@@ -254,8 +256,8 @@ def accuracy_margins(
 ) -> pd.DataFrame:
     """Return the reproduction's accuracies beside the majority rate of the same images, for a figure.
 
-    Columns table, row, method, accuracy, accuracy_low, accuracy_high (one run's binomial interval),
-    majority_rate, verdict; rows without a known majority rate are left out.
+    Columns table, row, method, accuracy, accuracy_low, accuracy_high (each end a one-sided bound over
+    one run's faces, as the check asks), majority_rate, verdict; rows without a known majority rate are left out.
     """
     from lassi_lib.study.statistics import clopper_pearson
 
@@ -265,7 +267,7 @@ def accuracy_margins(
     mine = facts.set_index("fact").loc[checks["fact"]]
     rates = [from_labels.majority_rate_of(facts, found, r)[0] for r in mine.itertuples()]
     n = mine["n_eval"].to_numpy(float)
-    low, high = clopper_pearson(np.round(mine["value"] / 100 * n), n, confidence)
+    low, high = clopper_pearson(np.round(mine["value"] / 100 * n), n, 2 * confidence - 1)
     out = mine[["table", "task", "row", "method", "value"]].rename(columns={"value": "accuracy"})
     out = out.assign(accuracy_low=100 * np.atleast_1d(low), accuracy_high=100 * np.atleast_1d(high))
     return out.assign(majority_rate=rates, verdict=checks["verdict"].to_numpy()).reset_index(drop=True)

@@ -73,32 +73,44 @@ def within_tolerance(facts: pd.DataFrame, tolerance: float = 5.0) -> pd.DataFram
 def prediction_intervals(facts: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     """Check the reproduction's means against intervals from the original mean and deviation over seeds.
 
-    p_value is two-sided, from Student's t of (y - x) / (s sqrt(1/k + 1/m)). The printed numbers are
-    taken as exact; a deviation printed as 0.0 is taken as half a unit. A subset of the original seeds
+    p_value is two-sided, from Student's t of (y - x) / (s sqrt(1/k + 1/m)). Rounding is granted: both means
+    and the deviation may be off by half a unit of the last digit. A subset of the original seeds
     would vary less (see `seed_subset_bound`), so the interval is lenient.
     """
     rows = pairs_with_deviation(facts)
     t, _ = standardised(rows)
     freedom = rows["original_seeds"].astype(float) - 1
     margin = -special.stdtrit(freedom, (1 - confidence) / 2) * _scale(rows)
-    off = (rows["value"] - rows["original"]).abs()
+    rounding, off = _rounding(rows), np.abs(_off(rows))
     p = 2 * special.stdtr(freedom, -np.abs(t))
     words = [
         f"{max(o - x, 0):.1f} to {min(o + x, 100):.1f} ({o:g} with sd {s:g})"
-        for o, x, s in zip(rows["original"], margin, rows["original_sd"], strict=True)
+        for o, x, s in zip(rows["original"], margin + rounding, rows["original_sd"], strict=True)
     ]
     verdict = np.where(p < 1 - confidence, "outside the interval", "consistent")
     return finding_rows("prediction interval", rows, words, verdict, off - margin, p, _ABOUT)
 
 
 def standardised(pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Return (y - x) in prediction standard deviations and in seeds' standard deviations."""
-    off = (pairs["value"] - pairs["original"]).to_numpy(float)
+    """Return (y - x) in prediction standard deviations and in seeds' standard deviations, rounding granted."""
+    off = _off(pairs)
     return off / _scale(pairs), off / _deviation(pairs)
 
 
+def _rounding(pairs: pd.DataFrame) -> np.ndarray:
+    """Return by how much a difference of two printed means may be off."""
+    return (pairs["half"] + pairs["original_half"]).to_numpy(float)
+
+
+def _off(pairs: pd.DataFrame) -> np.ndarray:
+    """Return y - x, as near to 0 as rounding allows."""
+    off = (pairs["value"] - pairs["original"]).to_numpy(float)
+    return np.sign(off) * np.maximum(np.round(np.abs(off) - _rounding(pairs), 9), 0)
+
+
 def _deviation(pairs: pd.DataFrame) -> np.ndarray:
-    return np.maximum(pairs["original_sd"], pairs["original_half"]).to_numpy(float)
+    """Return the published deviation over seeds, as large as rounding allows."""
+    return (pairs["original_sd"] + pairs["original_half"]).to_numpy(float)
 
 
 def _scale(pairs: pd.DataFrame) -> np.ndarray:
@@ -120,8 +132,11 @@ def expected_by_chance(table: pd.DataFrame, confidence: float = 0.95) -> dict[st
 
 
 def subset_bound(k: int, m: int) -> float:
-    """Return the largest |mean of m - mean of all k| in units of the k numbers' standard deviation."""
-    return float(np.sqrt((k - 1) * (k - m) / (k * m)))
+    """Return the largest |mean of m - mean of all k| in units of the k numbers' standard deviation.
+
+    The papers do not say how they computed it: divided by k (this bound) or by k - 1 (then it is smaller).
+    """
+    return float(np.sqrt((k - m) / m))
 
 
 def limits_in_sd(confidence: float = 0.95) -> tuple[float, float]:
@@ -140,10 +155,8 @@ def seed_subset_bound(facts: pd.DataFrame) -> pd.DataFrame:
     rows = pairs_with_deviation(facts)
     seeds = zip(rows["original_seeds"], rows["n_seeds"], strict=True)
     factor = np.array([subset_bound(int(k), int(m)) for k, m in seeds])
-    rounding = (rows["half"] + rows["original_half"]).to_numpy(float)
-    limit = factor * (rows["original_sd"] + rows["original_half"]).to_numpy(float)
-    off = (rows["value"] - rows["original"]).abs().to_numpy(float)
-    excess = np.round(off - rounding - limit, 9)
+    limit, off = factor * _deviation(rows), np.abs(_off(rows))
+    excess = np.round(off - limit, 9)
     words = [
         f"within {x:.2f} of {o:g} (off by {d / s:.1f} sd, bound {f:.3f} sd)"
         for o, x, d, s, f in zip(rows["original"], limit, off, _deviation(rows), factor, strict=True)

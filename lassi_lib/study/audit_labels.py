@@ -120,7 +120,8 @@ def table_8(facts: pd.DataFrame, found: Found) -> pd.DataFrame:
 
     Counts are from the label file, or where it is not at hand from the shipped aggregates of it. A
     ratio is judged twice: against the labels, and (check 'Table 8, ratio of its row') against the
-    percentage and base rate printed beside it. Sizes of ratios are in points of the percentage.
+    percentage and base rate printed beside it. Sizes of ratios are in points of the percentage that
+    the printed ratio implies.
     """
     rows = facts[(facts["source"] == "merk2023") & (facts["table"] == "Table 8")]
     ours = table_8_cells(found)
@@ -148,7 +149,9 @@ def _cells_against_labels(rows: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFram
         verdict = "contradicted" if cell[f"{r.metric}_disagrees"] else "consistent"
         if r.metric == "ratio":
             more = "" if cell["ratio"] >= 1 else f", turned over {1 / cell['ratio']:.2f}"
-            return f"{cell['ratio']:.2f}{more}", verdict, abs(cell["printed_percent"] - cell["rate_with"])
+            implied = cell["base_rate"] * r.value, cell["base_rate"] / r.value  # either way round
+            off = min(abs(x - cell["rate_with"]) for x in implied) - cell["base_rate"] * r.half
+            return f"{cell['ratio']:.2f}{more}", verdict, max(off, 0.0)
         expected = cell["base_rate" if of_task else "rate_with"]
         counts = "" if of_task else f" ({cell['both']:,} of {cell['both'] + cell['attribute_only']:,})"
         return f"{expected:.2f}{counts}", verdict, abs(r.value - expected) - r.half
