@@ -45,7 +45,9 @@ def prediction_figure(positions: pd.DataFrame, t_quantile: float, bound: float) 
             table["in_seed_sd"][here], y[here], marker, color=colour, ms=4.5, ls="none", label=name, zorder=3
         )
     axes.set(
-        ylim=(-0.8, len(table) - 0.2), yticks=y, xlabel="reproduced minus original mean, in published sd (rounding granted)"
+        ylim=(-0.8, len(table) - 0.2),
+        yticks=y,
+        xlabel="reproduced minus original mean, in published sd (rounding granted)",
     )
     axes.set_yticklabels(
         [f"{words(r)}: {words(m)}" for r, m in zip(table["row"], table["metric"], strict=True)], fontsize=7

@@ -94,7 +94,7 @@ def finding(folder: Path, number: str) -> Finding:
     )
     if number == "08":
         held = _of_step(folder / "tables" / "08_steps.csv", given.get("step", ()))
-    short, long = _beside_print(folder / "tables" / f"{number}_comparison.csv", given.get("confidence", 0.95))
+    short, long = _beside_print(folder / "tables", number, given.get("confidence", 0.95))
     held, numbers = (*held[:1], *short, *held[1:]), f"{numbers} {long}"
     single = len(given.get("seeds", ())) == 1 and number not in _OF_THESE_MODELS
     if single and not any("one seed" in h for h in held):
@@ -165,13 +165,15 @@ def _of_step(path: Path, step: Sequence[float]) -> tuple[str, ...]:
     return held, gain, f"steepest from {', '.join(sorted(where))}"
 
 
-def _beside_print(path: Path, confidence: float) -> tuple[tuple[str, ...], str]:
+def _beside_print(tables: Path, number: str, confidence: float) -> tuple[tuple[str, ...], str]:
     """Return how LASSI's certified fairness differs from print on the published data set, short and in full.
 
-    Without such a table, or for faces of another kind, there is nothing to say.
+    Of the pairs that are judged: a page may show others beside them. Without such a table, or for faces of
+    another kind, there is nothing to say.
     """
     try:
-        t = pd.read_csv(path)
+        judged = pd.read_csv(tables / f"{number}_verdict.csv")[["task", "sensitive"]].drop_duplicates()
+        t = pd.read_csv(tables / f"{number}_comparison.csv").merge(judged)
         t = t[t["published"].notna() & (t["published_dataset"].str.lower() == t["dataset"])]
         by = t.loc[(t["method"] == "LASSI") & (t["metric"] == "certified_fairness"), "difference"]
         judged = t["within_prediction"].dropna().astype(bool)

@@ -319,9 +319,13 @@ def test_pairs_in_which_naive_leaves_no_room_for_the_gain_are_counted(results):
 def test_how_far_from_print_is_said_for_faces_of_the_same_data_set(results):
     t = pd.DataFrame({"method": ["LASSI", "LASSI", "LASSI", "Naive"], "metric": ["certified_fairness"] * 4})
     t = t.assign(dataset="celeba", published_dataset="CelebA", published=[90.0, 98.0, None, 1.0])
+    t = t.assign(task="Smiling", sensitive="Young")
+    table = results / "good" / "tables" / "01_verdict.csv"
+    pd.read_csv(table).assign(task="Smiling", sensitive=["Young", "Bald"]).to_csv(table, index=False)
+    shown = t.head(1).assign(sensitive="Chubby", difference=-50.0)  # beside the others, not judged
     t = t.assign(difference=[-20.04, 1.25, -99.0, 50.0], within_prediction=[False, True, True, None])
     path = results / "good" / "tables" / "01_comparison.csv"
-    t.to_csv(path, index=False)
+    pd.concat([t, shown]).to_csv(path, index=False)
     found = finding(results / "good", "01")
     assert found.held[1] == "from print: -20.0 to +1.2 points"
     assert "(2 numbers). Of all 2 means printed" in found.text and "1 of ours lie outside" in found.text
