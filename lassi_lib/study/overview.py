@@ -263,7 +263,10 @@ def _lead(folders: list[Path], found: dict[str, list[Finding]]) -> str:
     lines = ""
     for place, folder in enumerate(folders):
         answers = {number: own[place] for number, own in found.items() if own[place].href}
-        outcomes = [f.outcome for n, f in answers.items() if n not in _OF_PRINT and _RENDERED not in f.held]
+        drawn = read_json(folder / "run.json").get("facts", {}).get("dataset") == "synthfaces"
+        outcomes = [
+            f.outcome for n, f in answers.items() if n not in _OF_PRINT and (drawn or _RENDERED not in f.held)
+        ]
         counted = ", ".join(f"{outcomes.count(o)} {o}" for o in OUTCOMES if o in outcomes)
         judged = f"{len(outcomes)} {'statement' if len(outcomes) == 1 else 'statements'} judged by runs on its own images{f': {counted}' * bool(counted)}."
         lines += f"<dt>{escape(folder.name)}</dt><dd>{judged} {_of_claim_1(folder)}</dd>"
