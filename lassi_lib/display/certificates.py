@@ -52,7 +52,7 @@ def _rate_bars(
     published = {f"published_{value}": "published"} if published is None else published
     pairs = list(dict.fromkeys(pair_names(summary)))
     colours = colours_of(summary["method"])
-    if "n_seeds" in summary and (summary["n_seeds"] == 1).all():
+    if _one_seed(summary):
         label += "; one seed, intervals of the points alone"
     thick = 0.8 / len(colours)
     figure = StudyFigure(figsize=(9, 1.3 + len(pairs) * (0.22 + 0.17 * len(colours))), layout="constrained")
@@ -86,9 +86,13 @@ def _rate_bars(
     return figure
 
 
+def _one_seed(summary: pd.DataFrame) -> bool:
+    return "n_seeds" in summary and bool((summary["n_seeds"] == 1).all())
+
+
 def _single(summary: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray:
     """Return which rows rest on one seed, where others of the summary do not."""
-    if "n_seeds" not in summary or (summary["n_seeds"] == 1).all():
+    if "n_seeds" not in summary or _one_seed(summary):
         return np.zeros(len(rows), bool)
     return (rows["n_seeds"] == 1).to_numpy()
 

@@ -118,10 +118,8 @@ def certificate_figure(views: Sequence[Any]) -> StudyFigure:
 
 def _draw_faces(axes: Any, view: Any) -> None:
     """Stand every frame, square, over its t, without resampling it."""
-    half, (width, height) = (
-        (view.t[1] - view.t[0]) / 2,
-        axes.get_position().size * axes.figure.get_size_inches(),
-    )
+    half = (view.t[1] - view.t[0]) / 2
+    width, height = axes.get_position().size * axes.figure.get_size_inches()
     side = min(0.96 * width / len(view.t), height)  # inches
     reach = side * half * len(view.t) / width
     for t, image in zip(view.t, view.images, strict=True):

@@ -21,7 +21,7 @@ from lassi_lib.study.questions import JUDGED, SENTENCES, titles
 from lassi_lib.study.record import read_json, stale
 from lassi_lib.study.render import coloured, link, page, picture, table, write_page
 from lassi_lib.study.tables import markdown, present, span
-from lassi_lib.study.verdicts import OUTCOMES
+from lassi_lib.study.verdicts import OUTCOMES, without_room
 
 ORDER = ("demo", "celeba20k", "fairface", "shapes3d", "celeba", "celeba128")  # of profiles; then others
 ABOUT = {  # what a finding of the audit is about
@@ -115,7 +115,7 @@ def finding(folder: Path, number: str) -> Finding:
 def _numbers(path: Path, fair: str, asked: float) -> tuple[tuple[str, ...], str]:
     """Return what a table of judged pairs comes to, for a glance and as a sentence: rates, how many hold.
 
-    A pair in which Naive has more than 100 % minus the `asked` gain has no room for it.
+    `asked` is the gain that the rule asks for (`without_room`).
     """
     try:
         t = pd.read_csv(path)
@@ -136,10 +136,8 @@ def _numbers(path: Path, fair: str, asked: float) -> tuple[tuple[str, ...], str]
         single = (t["n_seeds"] == 1).sum()
         held = [f"supported: {_counted(t, 'outcome')}"] if single < len(t) else []
         held += [as_trained]
-        if "certified_fairness_baseline" in t and (
-            full := (t["certified_fairness_baseline"] > 100 - asked).sum()
-        ):
-            held += [f"no room for the gain: {_pairs(full)}"]
+        full = len(without_room(t, asked)) if "certified_fairness_baseline" in t else 0
+        held += [f"no room for the gain: {_pairs(full)}"] if full else []
         held += [f"one seed: {_pairs(single)}"] if 0 < single < len(t) else []
         seeds = "1 seed" if single == len(t) else f"{span(t['n_seeds'], 0)} seeds"
         size = f"{seeds}, {span(t['n_points'], 0)} test images"
@@ -172,8 +170,8 @@ def _beside_print(tables: Path, number: str, confidence: float) -> tuple[tuple[s
     another kind, there is nothing to say.
     """
     try:
-        judged = pd.read_csv(tables / f"{number}_verdict.csv")[["task", "sensitive"]].drop_duplicates()
-        t = pd.read_csv(tables / f"{number}_comparison.csv").merge(judged)
+        pairs = pd.read_csv(tables / f"{number}_verdict.csv")[["task", "sensitive"]].drop_duplicates()
+        t = pd.read_csv(tables / f"{number}_comparison.csv").merge(pairs)
         t = t[t["published"].notna() & (t["published_dataset"].str.lower() == t["dataset"])]
         by = t.loc[(t["method"] == "LASSI") & (t["metric"] == "certified_fairness"), "difference"]
         judged = t["within_prediction"].dropna().astype(bool)

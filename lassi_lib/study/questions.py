@@ -23,8 +23,7 @@ def _of(metric: str, **filters: Any) -> str:
 
 def _gain(**filters: Any) -> str:
     """Say what LASSI gains over Naive, and how the accuracy changes, in a table of Merk et al."""
-    rows = published(source="merk2023", metric="accuracy", **filters)
-    rows = rows.pivot(index=["task", "sensitive", "vector_type"], columns="method", values="value")
+    rows = _by_method(published(source="merk2023", metric="accuracy", **filters))
     change = rows["LASSI"] - rows["Naive"]
     lassi, naive = (_of("certified_fairness", method=m, source="merk2023", **filters) for m in rows)
     small = _small(published(source="merk2023", metric="certified_fairness", **filters))
@@ -34,9 +33,13 @@ def _gain(**filters: Any) -> str:
     )
 
 
+def _by_method(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.pivot(index=["task", "sensitive", "vector_type"], columns="method", values="value")
+
+
 def _small(rows: pd.DataFrame) -> str:
     """Say in how many rows LASSI's printed gain is less than what the rules here ask for ('' for none)."""
-    by = rows.pivot(index=["task", "sensitive", "vector_type"], columns="method", values="value")
+    by = _by_method(rows)
     small = (by["LASSI"] - by["Naive"] < ASKED_GAIN).sum()
     return (
         f", {small} of them with a gain below the {ASKED_GAIN:g} points that the rule here asks for"

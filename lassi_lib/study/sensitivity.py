@@ -74,8 +74,8 @@ def wanted(study: Study, given: dict[str, Any]) -> Iterator[tuple[Study, Experim
         (study, given["smoothed"], noises),
         (changed, ["LASSI", *variants(changed, "LASSI")], [sampled]),
     ):
-        asked = {"pairs": given["pairs"], "seeds": given["seeds"], "methods": methods}
-        yield from ((sub, e, q) for e in experiments_of(sub.pipeline, asked) for q in questions)
+        experiments = experiments_of(sub.pipeline, given | {"methods": methods})
+        yield from ((sub, e, q) for e in experiments for q in questions)
 
 
 def steps(study: Study, given: dict[str, Any]) -> Iterator[tuple[Study, Stage, str, tuple]]:
@@ -83,8 +83,7 @@ def steps(study: Study, given: dict[str, Any]) -> Iterator[tuple[Study, Stage, s
     along = varied(study, "LASSI", lambda_2=given["lambda_2"])
     methods = list(dict.fromkeys([*given["methods"], *given["smoothed"]]))
     for sub, names in ((study, methods), (along, variants(along, "LASSI"))):
-        asked = {"pairs": given["pairs"], "seeds": given["seeds"], "methods": names}
-        for e in experiments_of(sub.pipeline, asked):
+        for e in experiments_of(sub.pipeline, given | {"methods": names}):
             other = varied(sub, e.method, sigma_rs=given["sigma_rs"])
             for sigma in given["sigma_rs"]:
                 variant = _with_noise(e, sigma)
@@ -332,7 +331,7 @@ def jump_verdict(steps: pd.DataFrame, step: Sequence[float], rule: VerdictRule) 
     worst = [worst_of(found) for found in (jumps, here["stays"])]
     alone = (here["jumps_these_models"] == "supported") & abrupt
     never = ((here["jumps_these_models"] == "not supported") | slower).sum()
-    never = f", does not in {never}," if never else ""
+    nor = f", does not in {never}," if never else ""
     few, counted = of_seeds(here["n_seeds"].min())
     shared = f"at a level divided over {len(here)} pairs (Bonferroni), " if len(here) > 1 else ""
     text = (
@@ -343,6 +342,6 @@ def jump_verdict(steps: pd.DataFrame, step: Sequence[float], rule: VerdictRule) 
         "opposite bounds show it (for the jump also: that another step gains more per doubling), else "
         "inconclusive. Bounds are one-sided, "
         f"{shared}{counted}. Test points alone counted, fairness jumps in {alone.sum()} of {len(here)} pairs"
-        f"{never} and accuracy stays in {(here['stays_these_models'] == 'supported').sum()}."
+        f"{nor} and accuracy stays in {(here['stays_these_models'] == 'supported').sum()}."
     )
     return Verdict(worst_of(worst), text, steps)

@@ -183,7 +183,7 @@ def _text(outcome: str, table: pd.DataFrame, rule: VerdictRule, subject: str, fa
     if m == 1 or alone > (table["outcome"] == "supported").sum():
         few = f": {m} seeds say too little of another training" if m > 1 else ""
         text += f" Test points alone counted, so for the models as trained, {alone} of {n} pairs are supported{few}."
-    full = table[table["certified_fairness_baseline"] > 100 - rule.min_fairness_gain]
+    full = without_room(table, rule.min_fairness_gain)
     if len(full):
         text += (
             f" In {len(full)} of {n} pairs ({_named(full)}) Naive has more than {100 - rule.min_fairness_gain:g} %: "
@@ -197,6 +197,11 @@ def _text(outcome: str, table: pd.DataFrame, rule: VerdictRule, subject: str, fa
             "certified) might do as well."
         )
     return text
+
+
+def without_room(table: pd.DataFrame, min_fairness_gain: float) -> pd.DataFrame:
+    """Return the judged pairs in which Naive's rate leaves no room for a gain of so many points."""
+    return table[table["certified_fairness_baseline"] > 100 - min_fairness_gain]
 
 
 def _named(table: pd.DataFrame) -> str:

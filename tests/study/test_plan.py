@@ -156,17 +156,21 @@ def test_notebooks_with_stages_of_their_own_find_them_planned(tmp_path):
     pickle.dumps(steps)  # they travel to workers
 
 
+def compute_what_is_planned(study, params, monkeypatch):
+    """From then on a stage that was not planned fails the test."""
+    for step in missing(study, steps_of_notebooks(study, params)):
+        compute(study.of(step.pipeline), step)
+    monkeypatch.setattr(
+        study.cache, "_compute", lambda stage, _: pytest.fail(f"{stage.name} was not planned")
+    )
+
+
 def test_planned_stages_are_those_that_notebooks_read(study, monkeypatch):
     pair = {"pairs": ["Smiling/Young"], "methods": ["Naive"], "seeds": [42], "values": [-1.0, 1.0]}
     base = {"resnet_tasks": [], "resnet_pairs": [], "tasks": ["Smiling"], "base_pairs": ["Smiling/Young"]}
     asked = pair | base | {"base_splits": ["test"], "base_seeds": [42]}
     notebooks = ("06_ground_truth", "09_base_classifiers")
-    steps = steps_of_notebooks(study, dict.fromkeys(notebooks, asked))
-    for step in missing(study, steps):
-        compute(study, step)
-    monkeypatch.setattr(
-        study.cache, "_compute", lambda stage, _: pytest.fail(f"{stage.name} was not planned")
-    )
+    compute_what_is_planned(study, dict.fromkeys(notebooks, asked), monkeypatch)
     experiments = experiments_of(study.pipeline, pair)
     assert len(true_answers(study, experiments, pair["values"]))
     assert len(base_rows(study, ["Smiling/Young"], ["zG_classifier"], [42], ["test"]))
@@ -188,11 +192,7 @@ def test_08_plans_the_classifiers_of_its_grids(study, monkeypatch):
     """Each sigma_rs has a classifier of its own: left to the notebook, they came one after the other."""
     name = "08_sensitivity"
     given = load_notebook_params("smoke", name) | {"methods": ["Naive"], "lambda_2": [0.05]}
-    for step in missing(study, steps_of_notebooks(study, {name: given})):
-        compute(study.of(step.pipeline), step)
-    monkeypatch.setattr(
-        study.cache, "_compute", lambda stage, _: pytest.fail(f"{stage.name} was not planned")
-    )
+    compute_what_is_planned(study, {name: given}, monkeypatch)
     along = varied(study, "LASSI", lambda_2=given["lambda_2"])
     for sub, methods in (
         (study, given["methods"]),
