@@ -1,10 +1,12 @@
-"""Training of the encoder: batches, optimiser, streams, and the choice of the best epoch."""
+"""Training of the encoder: batches, optimiser, streams, and the choice of the epoch that is kept."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,7 +27,8 @@ class EncoderTraining:
 
     Adam's learning rate is constant; `n_candidates` is s, the random similar points per example;
     `hidden` and `output` are the widths of R. The number of CPU `threads` changes the order of sums
-    and thereby the trained weights, so it is a parameter of the result.
+    and thereby the trained weights, so it is a parameter of the result. Of all epochs the one that is best
+    on validation data is kept, as in the original code, or the last.
     """
 
     epochs: int = 5
@@ -35,6 +38,7 @@ class EncoderTraining:
     hidden: tuple[int, ...] = (2048, 1024)
     output: int = 512
     threads: int = 2
+    keep: Literal["best", "last"] = "best"
 
 
 def train_representation(
@@ -50,10 +54,7 @@ def train_representation(
     device: str = "cpu",
     label: str = "",
 ) -> tuple[Representation, list[dict]]:
-    """Train an encoder and return the epoch that is best on the validation data.
-
-    Best is the lowest total loss if lambda_2 + lambda_3 > 0, otherwise the highest accuracy (for
-    DataAug over clean and augmented rows); a later epoch must be strictly better to win.
+    """Train an encoder and return it as after the epoch that is kept (see `selection_score`).
 
     Parameters
     ----------
@@ -110,7 +111,7 @@ def train_representation(
             run.representation,
             training.epochs,
             lambda epoch: run.train_epoch(epoch, bar.update) | run.validate(epoch),
-            lambda row: selection_score(objective, row),
+            lambda row: selection_score(objective, row, training.keep),
         )
     if not any(row["selected"] for row in history):
         raise StudyError(
@@ -215,8 +216,15 @@ def keep_best(
     return [row | {"selected": epoch == best} for epoch, row in enumerate(history)]
 
 
-def selection_score(objective: Objective, row: dict) -> float:
-    """Return an epoch's validation score, lower is better (the original code's rule)."""
+def selection_score(objective: Objective, row: dict, keep: str = "best") -> float:
+    """Return an epoch's score; the lowest is kept, and of equal ones the first.
+
+    For the best epoch (the original code's rule) it is the total loss on validation data if lambda_2 +
+    lambda_3 > 0, otherwise minus the accuracy (for DataAug over clean and augmented rows). For the last, each
+    later epoch of a finite loss scores lower.
+    """
+    if keep == "last":
+        return -row["epoch"] if math.isfinite(row["valid_loss"]) else math.inf
     return row["valid_loss"] if objective.lambda_2 + objective.lambda_3 > 0 else -row["valid_accuracy"]
 
 

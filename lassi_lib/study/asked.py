@@ -66,6 +66,7 @@ _ATTRIBUTES = ("attributes", "task", "tasks", "resnet_tasks", "probes")
 _PAIRS = ("pairs", "outlier_pairs", "original", "strip_pairs", "base_pairs", "resnet_pairs")
 _PAIRS += ("dial_pair", "dial_outlier")
 _METHODS = ("methods", "seeds_of", "smoothed", "judged", "judged_method", "cause_methods")
+_METHODS += ("longer",)
 _KINDS = ("vector_types", "swap_kinds", "outlier_kinds")
 _SINGLE = ("task", "dial_pair", "dial_outlier", "judged_method")
 
@@ -83,6 +84,7 @@ TYPES: dict[str, Any] = {
     **dict.fromkeys(("faces_per_pair", "top"), Few),
     **dict.fromkeys(("data_root", "annotations", "images"), Annotated[str, Folder()]),
     "groups": list[dict[str, Any]],
+    "longer": dict[str, list[Annotated[int, Between(1, 10_000)]]],
     "seeds_of": dict[str, list[Seed]],
     "confidence": Annotated[float, Between(0.5, 0.999999)],
     "swap_phi": Correlation,

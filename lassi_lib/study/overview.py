@@ -94,6 +94,8 @@ def finding(folder: Path, number: str) -> Finding:
     )
     if number == "08":
         held = _of_step(folder / "tables" / "08_steps.csv", given.get("step", ()))
+    if number == "12":
+        held = _of_lengths(folder / "tables" / "12_verdict.csv")
     short, long = _beside_print(folder / "tables", number, given.get("confidence", 0.95))
     held, numbers = (*held[:1], *short, *held[1:]), f"{numbers} {long}"
     single = len(given.get("seeds", ())) == 1 and number not in _OF_THESE_MODELS
@@ -161,6 +163,20 @@ def _of_step(path: Path, step: Sequence[float]) -> tuple[str, ...]:
     held = f"as trained: {_counted(here, 'jumps_these_models')}"
     gain = f"{span(here['fairness_gain'])} points from {step[0]:g} to {step[1]:g}"
     return held, gain, f"steepest from {', '.join(sorted(where))}"
+
+
+def _of_lengths(path: Path) -> tuple[str, ...]:
+    """Say what the longest training, kept at its last epoch, brings the models as trained."""
+    try:
+        t = pd.read_csv(path)
+        held = [f"{t['fairness_gain'].min():+.1f} to {t['fairness_gain'].max():+.1f} points certified"]
+        single = (t["n_seeds"] == 1).sum()
+        held += [f"supported: {_counted(t, 'outcome')}"] if single < len(t) else []
+        held += [f"as trained: {_counted(t, 'outcome_these_models')}"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+    few = "one seed" if single == len(t) else f"one seed: {_pairs(single)}"
+    return (*held, few) if single else tuple(held)
 
 
 def _beside_print(tables: Path, number: str, confidence: float) -> tuple[tuple[str, ...], str]:

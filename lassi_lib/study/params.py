@@ -131,6 +131,7 @@ class MethodParams:
     batch_norm: Literal["separate", "joint", "frozen"] = "separate"
     sampling: Literal["ball", "gaussian", "box"] = "ball"
     radius_scale: Positive = 1.0
+    keep: Literal["best", "last"] = "best"  # which epoch
 
 
 @dataclass(frozen=True)

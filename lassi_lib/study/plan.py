@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 
 # the module whose `wanted` names a notebook's certificates, where `asked` here does not
-WANTED = {"05_outlier_analysis": "causes", "08_sensitivity": "sensitivity"}
+WANTED = {
+    "05_outlier_analysis": "causes",
+    "08_sensitivity": "sensitivity",
+    "12_training_length": "training_length",
+}
 # and the module whose `steps` names stages of other kinds
 OTHER = {
     "06_ground_truth": "ground_truth",

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 PUBLISHED = Question()  # LASSI's own certificate
 # fields of MethodParams that are younger than kept encoders
-_LATER = ("lambda_3", "epochs", "batch_size", "batch_norm", "sampling", "radius_scale")
+_LATER = ("lambda_3", "epochs", "batch_size", "batch_norm", "sampling", "radius_scale", "keep")
 
 
 class Study:
@@ -314,6 +314,7 @@ class Study:
             p, m = self.pipeline.encoder, self.settings(e)
             given = {**asdict(p), "hidden": tuple(p.hidden), "epochs": m.epochs or p.epochs}
             given["batch_size"] = m.batch_size or p.batch_size
+            given["keep"] = m.keep
             sigma_cs = self.spec(e.method, e.vector_type).sigma_cs if m.sampling == "gaussian" else None
             weights = {k: getattr(m, k) for k in ("lambda_1", "lambda_2", "lambda_3", "augment")}
             laws = {k: getattr(m, k) for k in ("batch_norm", "sampling", "radius_scale")}

@@ -94,8 +94,8 @@ def test_a_new_notebook_runs(copy):
     (command,) = commands
     run(sys.executable, *command[1:], cwd=copy)
     out = copy / command[-1]
-    assert (out / "12_abstentions.html").stat().st_size > 0
-    assert "abstained" in (out / "tables" / "12_abstentions.csv").read_text()
+    assert (out / "13_abstentions.html").stat().st_size > 0
+    assert "abstained" in (out / "tables" / "13_abstentions.csv").read_text()
 
 
 def test_a_diff_that_no_longer_fits_is_noticed(tmp_path):

@@ -96,6 +96,18 @@ def test_selection_uses_the_loss_for_lassi_and_the_accuracy_otherwise():
     assert selection_score(NAIVE, row) == selection_score(AUGMENT, row) == -0.9
 
 
+def test_the_last_epoch_is_kept_where_it_is_asked_for():
+    _, history = fit(LASSI, epochs=4, keep="last")
+    assert [row["selected"] for row in history] == [False, False, False, True]
+    best, chosen = fit(LASSI, epochs=4)
+    at = next(i for i, row in enumerate(chosen) if row["selected"])
+    earlier, _ = fit(LASSI, epochs=at + 1, keep="last")
+    assert equal(best, earlier)  # the best epoch is the last of a training that ends there
+    assert selection_score(LASSI, {"epoch": 3, "valid_loss": 0.7}, "last") == -3
+    for broken in (float("nan"), float("inf")):  # as for the best epoch, it does not count
+        assert selection_score(LASSI, {"epoch": 3, "valid_loss": broken}, "last") == float("inf")
+
+
 def test_the_first_of_equally_good_epochs_is_returned_with_its_own_weights(monkeypatch):
     scores = iter([3.0, 1.0, 1.0, 2.0])
     monkeypatch.setattr(module, "selection_score", lambda *_: next(scores))

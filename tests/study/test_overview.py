@@ -114,7 +114,7 @@ def test_the_rows_and_columns_are_all_there(page):
     table = page.table
     assert [th.text for th in table.thead.find_all("th")] == ["bad <&> #1", "good"]
     assert [tr.th.a.text for tr in table.tbody.find_all("tr")] == list(titles().values())
-    assert sorted(SENTENCES) == [f"{i:02d}" for i in range(1, 12)]
+    assert sorted(SENTENCES) == [f"{i:02d}" for i in range(1, 13)]
 
 
 def test_claim_1_is_told_in_numbers_before_the_table(page, results):
@@ -361,6 +361,26 @@ def test_tables_that_no_run_repeats_are_named(results):
         "Supp. Table 14 (" not in said
         and "No run here repeats ICLR 2022 (24: an encoder on images) and" in said
     )
+
+
+def test_training_length_says_what_the_longest_training_brings(results):
+    groups = [{"pairs": ["Smiling/Young"], "methods": ["LASSI"], "seeds": [42]}]
+    run = run_of(**{"12_training_length": {"parameters": {"groups": groups, "min_fairness_gain": 10.0}}})
+    (results / "good" / "run.json").write_text(json.dumps(run))
+    table = pd.DataFrame(
+        {"fairness_gain": [12.04, -1.0], "n_seeds": [3, 1], "outcome": ["supported", "inconclusive"]}
+    )
+    table = table.assign(outcome_these_models=["supported", "not supported"])
+
+    def held(t):
+        t.to_csv(results / "good" / "tables" / "12_verdict.csv", index=False)
+        return finding(results / "good", "12").held
+
+    gain, trained = "-1.0 to +12.0 points certified", "as trained: 1 of 2 pairs, not supported: 1"
+    assert held(table) == (gain, "supported: 1 of 2 pairs", trained, "one seed: 1 pair")
+    assert held(table.assign(n_seeds=1)) == (gain, trained, "one seed")
+    assert held(table.assign(n_seeds=3)) == (gain, "supported: 1 of 2 pairs", trained)
+    assert held(table[["outcome"]]) == ()
 
 
 def test_sensitivity_and_ground_truth_say_what_was_measured(results):

@@ -26,6 +26,7 @@ from lassi_lib.study.plan import (
 )
 from lassi_lib.study.sensitivity import certificate_grid, variants, varied
 from lassi_lib.study.study import Study
+from lassi_lib.study.training_length import length_experiments, lengthened, training_history
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +187,16 @@ def test_08_plans_the_certificates_that_it_reads_and_no_others(tmp_path):
     asked = {(s.args[0].method, s.args[1].mode) for s in steps if s.verb == "certificates"}
     assert ("DataAug", "exact_smoothing") in asked and ("Naive", "monte_carlo") in asked
     assert ("DataAug", "monte_carlo") not in asked
+
+
+def test_12_plans_what_it_reads(study, monkeypatch):
+    given = load_notebook_params("smoke", "12_training_length")
+    given |= {"groups": given["groups"][:1], "longer": {"LASSI": [3]}}
+    compute_what_is_planned(study, {"12_training_length": given}, monkeypatch)
+    along = lengthened(study, given["longer"])
+    experiments = length_experiments(along, given["groups"])
+    assert set(along.run(experiments)["method"]) == {"LASSI", "LASSI keep=last", "LASSI keep=last epochs=3"}
+    assert len(training_history(along, experiments)) == 2 + 2 + 3
 
 
 def test_08_plans_the_classifiers_of_its_grids(study, monkeypatch):
