@@ -95,7 +95,7 @@ def finding(folder: Path, number: str) -> Finding:
     if number == "08":
         held = _of_step(folder / "tables" / "08_steps.csv", given.get("step", ()))
     if number == "12":
-        held = _of_lengths(folder / "tables" / "12_verdict.csv")
+        held = _of_lengths(folder / "tables")
     short, long = _beside_print(folder / "tables", number, given.get("confidence", 0.95))
     held, numbers = (*held[:1], *short, *held[1:]), f"{numbers} {long}"
     single = len(given.get("seeds", ())) == 1 and number not in _OF_THESE_MODELS
@@ -165,18 +165,21 @@ def _of_step(path: Path, step: Sequence[float]) -> tuple[str, ...]:
     return held, gain, f"steepest from {', '.join(sorted(where))}"
 
 
-def _of_lengths(path: Path) -> tuple[str, ...]:
-    """Say what the longest training, kept at its last epoch, brings the models as trained."""
+def _of_lengths(tables: Path) -> tuple[str, ...]:
+    """Say what the longest training, kept at its last epoch, brings, and what claim 1 comes to after it."""
     try:
-        t = pd.read_csv(path)
+        t, equal = (pd.read_csv(tables / f"12_{name}.csv") for name in ("verdict", "claim1"))
         held = [f"{t['fairness_gain'].min():+.1f} to {t['fairness_gain'].max():+.1f} points certified"]
         single = (t["n_seeds"] == 1).sum()
         held += [f"supported: {_counted(t, 'outcome')}"] if single < len(t) else []
         held += [f"as trained: {_counted(t, 'outcome_these_models')}"]
+        held += ["one seed" if single == len(t) else f"one seed: {_pairs(single)}"] if single else []
+        rates = [span(equal[name]) for name in ("certified_fairness", "certified_fairness_baseline")]
+        held += ["claim 1 after it: {} % certified (Naive {})".format(*rates)]
+        held += [f"supported: {_counted(equal, 'outcome')}"]
+        return (*held, f"as trained: {_counted(equal, 'outcome_these_models')}")
     except (OSError, ValueError, KeyError, TypeError):
         return ()
-    few = "one seed" if single == len(t) else f"one seed: {_pairs(single)}"
-    return (*held, few) if single else tuple(held)
 
 
 def _beside_print(tables: Path, number: str, confidence: float) -> tuple[tuple[str, ...], str]:

@@ -69,12 +69,14 @@ def _length(study: Study, method: str) -> dict[str, Any]:
 
 
 def training_history(study: Study, experiments: Iterable[Experiment]) -> pd.DataFrame:
-    """Return one row per epoch of each experiment's training: its losses, and whether it was kept.
+    """Return one row per epoch of each training with an adversarial loss: its losses, and whether it was kept.
 
     Columns `PAIR`, seed, method, kept, epochs, steps, then those of `train_representation`'s history.
     """
     rows = []
     for e in experiments:
+        if study.pipeline.methods[e.method].lambda_2 == 0:
+            continue
         study.representation(e)
         about = {k: v for k, v in e.columns().items() if k in (*PAIR, "seed")} | _length(study, e.method)
         history = study.cache.record(study.encoder_stage(e))["facts"]["history"]
@@ -139,13 +141,14 @@ def printed_rates(metric: str) -> pd.Series:
 def length_gains(study: Study, rows: pd.DataFrame, rule: VerdictRule) -> pd.DataFrame:
     """Return what each length changes against the original training, paired over seeds and points.
 
-    A row per pair, method and variant has the `fairness_gain` and the `accuracy_loss` in points, with bounds
-    one-sided at the rule's confidence, divided over the pairs (Bonferroni; a pair's variants are not counted,
-    since one of them is judged). `outcome` says whether the gain is at least `min_fairness_gain` and the loss
+    A row per pair, method with an adversarial loss, and variant has the `fairness_gain` and the `accuracy_loss`
+    in points, with bounds one-sided at the rule's confidence, divided over the pairs (Bonferroni; a pair's
+    variants are not counted, since one of them is judged). `outcome` says whether the gain is at least `min_fairness_gain` and the loss
     at most `max_accuracy_loss`, over the seeds that both have; `outcome_these_models` leaves seeds out.
     """
     methods = list(dict.fromkeys(rows["method"]))
-    bases = [m for m in methods if study.pipeline.methods[m].keep == "best"]
+    of = study.pipeline.methods
+    bases = [m for m in methods if of[m].keep == "best" and of[m].lambda_2 > 0]
     pairs = [
         (key, part, base)
         for key, part in parts_of(rows, PAIR)
@@ -174,6 +177,34 @@ def length_gains(study: Study, rows: pd.DataFrame, rule: VerdictRule) -> pd.Data
     table = pd.DataFrame(table)
     table["outcome"] = beyond_seeds(table["outcome"], table["n_seeds"])
     return table
+
+
+def equally_long(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of each method's longest training, under the method's own name, for `claim_1_verdict`.
+
+    Pairs are those of which the rows have both Naive and LASSI, as long as each other.
+
+    Raises
+    ------
+    StudyError
+        If there is no such pair.
+    """
+    longest = {
+        m: max(variants(study, m), key=lambda v: _length(study, v)["epochs"])
+        for m in ("Naive", "LASSI")
+        if m in study.pipeline.methods and variants(study, m)
+    }
+    lengths = {_length(study, v)["epochs"] for v in longest.values()}
+    names = {v: m for m, v in longest.items()}
+    of = rows[rows["method"].isin(names)]
+    of = of.assign(method=of["method"].map(names))
+    of = of[of.groupby(list(PAIR))["method"].transform("nunique") == 2]
+    if of.empty or len(lengths) > 1:
+        raise StudyError(
+            "training length: no pair has both Naive and LASSI, trained equally long: name both in 'groups', and "
+            "in 'longer' with the same largest number of epochs"
+        )
+    return of.reset_index(drop=True)
 
 
 def length_verdict(gains: pd.DataFrame, rule: VerdictRule) -> Verdict:

@@ -14,6 +14,7 @@ from lassi_lib.study.sensitivity import variants
 from lassi_lib.study.study import Study
 from lassi_lib.study.training_length import (
     ORIGINAL,
+    equally_long,
     gap_text,
     length_experiments,
     length_gains,
@@ -24,7 +25,7 @@ from lassi_lib.study.training_length import (
     printed_rates,
     training_history,
 )
-from lassi_lib.study.verdicts import VerdictRule
+from lassi_lib.study.verdicts import VerdictRule, claim_1_verdict
 from tests.study.test_statistics import make_rows
 
 LAST = "LASSI keep=last"
@@ -171,3 +172,31 @@ def test_experiments_of_one_seed_share_nothing_but_what_is_the_same(study):
     e = Experiment("synthfaces", "Smiling", ("Pale_Skin",), "mean_difference", "LASSI", 0)
     states = [study.representation(replace(e, method=m)).state() for m in (LAST, f"{LAST} epochs=6")]
     assert any(not np.array_equal(states[0][k], states[1][k]) for k in states[0])
+
+
+def test_claim_1_is_asked_again_of_methods_trained_equally_long(study):
+    both = lengthened(study, {"Naive": [6]})
+    naive = "Naive keep=last epochs=6"
+    rows = rows_of({"Naive": 0.0, "LASSI": 0.3, LAST: 0.4, f"{LAST} epochs=6": 0.8, naive: 0.2})
+    alone = rows_of({f"{LAST} epochs=6": 0.9}).assign(sensitive="Young")  # no Naive beside it
+    long = equally_long(both, pd.concat([rows, alone], ignore_index=True))
+    assert set(long["method"]) == {"Naive", "LASSI"} and set(long["sensitive"]) == {"Pale_Skin"}
+    table = claim_1_verdict(long, VerdictRule(10.0, 5.0)).table
+    assert table["fairness_gain"].tolist() == pytest.approx([60.0])
+    gains = length_gains(both, rows, VerdictRule(10.0, 5.0))
+    assert set(gains["method"]) == {"LASSI"} and gains["fairness_gain"].tolist() == pytest.approx(
+        [10.0, 50.0]
+    )
+    with pytest.raises(StudyError, match="no pair has both Naive and LASSI, trained equally long"):
+        equally_long(both, alone)
+    with pytest.raises(StudyError, match="same largest number of epochs"):
+        equally_long(lengthened(study, {"Naive": [4]}), rows.replace(naive, "Naive keep=last epochs=4"))
+    with pytest.raises(StudyError, match="name both in 'groups'"):
+        equally_long(study, rows)
+
+
+def test_a_method_without_an_adversarial_loss_has_no_history_here(study):
+    groups = [GROUPS[0] | {"methods": ["Naive", "LASSI"], "seeds": [0]}]
+    both = lengthened(study, {"Naive": [3]})
+    history = training_history(both, length_experiments(both, groups))
+    assert set(history["method"]) == {"LASSI"}
