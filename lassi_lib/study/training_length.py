@@ -38,11 +38,17 @@ def lengthened(study: Study, longer: Mapping[str, Iterable[int]]) -> Study:
 
 
 def length_experiments(study: Study, groups: Iterable[Mapping[str, Any]]) -> list[Experiment]:
-    """Return what `groups` (see `experiments_of`) ask of a lengthened study: methods with their variants."""
-    own = [
-        {**group, "methods": [name for m in group["methods"] for name in (m, *variants(study, m))]}
-        for group in groups
-    ]
+    """Return what `groups` (see `experiments_of`) ask of a lengthened study: methods with their variants.
+
+    Of a method without an adversarial loss, the control, it is the longest training alone.
+    """
+
+    def lengths(method: str) -> list[str]:
+        if study.pipeline.methods[method].lambda_2 > 0:
+            return [method, *variants(study, method)]
+        return variants(study, method)[-1:] or [method]
+
+    own = [{**group, "methods": [name for m in group["methods"] for name in lengths(m)]} for group in groups]
     return experiments_of(study.pipeline, {"groups": own})
 
 

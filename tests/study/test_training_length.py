@@ -195,8 +195,9 @@ def test_claim_1_is_asked_again_of_methods_trained_equally_long(study):
         equally_long(study, rows)
 
 
-def test_a_method_without_an_adversarial_loss_has_no_history_here(study):
+def test_the_control_is_trained_longest_alone_and_has_no_history_here(study):
     groups = [GROUPS[0] | {"methods": ["Naive", "LASSI"], "seeds": [0]}]
     both = lengthened(study, {"Naive": [3]})
-    history = training_history(both, length_experiments(both, groups))
-    assert set(history["method"]) == {"LASSI"}
+    experiments = length_experiments(both, groups)
+    assert [e.method for e in experiments if e.method.startswith("Naive")] == ["Naive keep=last epochs=3"]
+    assert set(training_history(both, experiments)["method"]) == {"LASSI"}
