@@ -237,6 +237,8 @@ def gap_text(table: pd.DataFrame, named: Sequence[str] = ("task", "sensitive", "
     """Say how much of the distance to the published rate each pair's longest training covers."""
     lines = []
     for key, part in parts_of(table, named):
+        if not (part["kept"] == ORIGINAL).any():  # the control
+            continue
         base = part[part["kept"] == ORIGINAL].iloc[0]
         longest = part[part["kept"] != ORIGINAL].sort_values("epochs").iloc[-1]
         theirs, ours = base["eccv_certified_fairness"], base["certified_fairness"]

@@ -154,6 +154,7 @@ def test_the_distance_to_print_is_told_where_there_is_one():
     said = gap_text(table.assign(eccv_certified_fairness=[90.0, np.nan, np.nan]))
     assert "printed 90.0 %, original rule 40.0 %, last of 50 epochs 75.0 %, which is 70 % of the way" in said
     assert "No pair" in gap_text(table.assign(eccv_certified_fairness=[30.0, np.nan, np.nan]))
+    assert "No pair" in gap_text(table[1:].assign(eccv_certified_fairness=np.nan))  # the control
     assert "No pair" in gap_text(table.assign(eccv_certified_fairness=np.nan))
 
 
