@@ -7,14 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from lassi_lib.display.style import PAPER, StudyFigure, colours_of, grouped, words
+from lassi_lib.display.style import PAPER, RATES, StudyFigure, colours_of, grouped, words
 
-_RATES = {"certified_fairness": "certified fairness (%)", "accuracy": "accuracy (%)"}
 _STYLES = ("-", "--", ":", "-.")
 
 
 def setting_lines(
-    table: pd.DataFrame, setting: str, values: Mapping[str, str] = _RATES, ceilings: bool = False
+    table: pd.DataFrame, setting: str, values: Mapping[str, str] = RATES, ceilings: bool = False
 ) -> StudyFigure:
     """Show values over one setting: a column of panels per pair, a colour per method, a line per certificate.
 

@@ -23,6 +23,7 @@ METHOD_COLOURS = {"Naive": "#E69F00", "DataAug": "#009E73", "LASSI": "#0072B2"}
 _MARKERS = {"Naive": "o", "DataAug": "s", "LASSI": "^"}
 CLASSES = ("no", "yes")  # what the classes 0 and 1 are called
 _OTHERS = ("#CC79A7", "#56B4E9", "#D55E00", "#000000")
+RATES = {"certified_fairness": "certified fairness (%)", "accuracy": "accuracy (%)"}  # what axes call them
 INK, PAPER = "black", "white"  # marks and words, and what they stand on
 DARK, GREY = "#333333", "#555555"  # intervals and tick labels; strokes and notes
 PALE = "#999999"  # a key's fill that stands for every method

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from lassi_lib.display.style import INK, PAPER, StudyFigure, colours_of, grouped, margins, words
+from lassi_lib.display.style import INK, PAPER, RATES, StudyFigure, colours_of, grouped, margins, words
 
 _LOSSES = {
     "valid_cls": "classification loss",
@@ -13,7 +13,6 @@ _LOSSES = {
     "valid_adv": "adversarial loss",
     "valid_loss": "total loss",
 }
-_RATES = {"certified_fairness": "certified fairness (%)", "accuracy": "accuracy (%)"}
 
 
 def loss_curves(history: pd.DataFrame) -> StudyFigure:
@@ -66,7 +65,7 @@ def length_dots(table: pd.DataFrame) -> StudyFigure:
     for pair, of_pair in grouped(table).items():
         for method, part in of_pair.groupby("method", sort=False):
             lines, colour = [y + i for i in range(len(part))], colours[method]
-            for axes, value in zip(panels, _RATES, strict=True):
+            for axes, value in zip(panels, RATES, strict=True):
                 ends = margins(part, value)
                 axes.errorbar(part[value], lines, xerr=ends, ls="none", ecolor=colour, elinewidth=1.6)
                 for (_, row), at in zip(part.iterrows(), lines, strict=True):
@@ -89,7 +88,7 @@ def length_dots(table: pd.DataFrame) -> StudyFigure:
         (stroke,) = panels[1].plot([of_pair["majority_rate"].iloc[0]] * 2, span, color=INK, lw=1)
         references["majority rate"] = stroke
         y += 1
-    for axes, text in zip(panels, _RATES.values(), strict=True):
+    for axes, text in zip(panels, RATES.values(), strict=True):
         axes.set(ylim=(y - 1.2, -0.8), yticks=ticks, xlabel=text)
         axes.grid(axis="y", visible=False)
     panels[0].set_xlim(-2, 102)

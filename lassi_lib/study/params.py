@@ -191,6 +191,10 @@ class Pipeline:
     discovery_iterations: Samples = 2000
     exceptions: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
 
+    def recipe(self, method: MethodParams) -> tuple[int, int]:
+        """Return the epochs and the batch size of a method's training: its own, else the encoder's."""
+        return method.epochs or self.encoder.epochs, method.batch_size or self.encoder.batch_size
+
     def settings(self, method: str, task: str = "", sensitive: Iterable[str] = ()) -> MethodParams:
         """Return a method's settings for a task and its sensitive attributes; a pair's come last."""
         found, names = self.methods[method], set(sensitive)

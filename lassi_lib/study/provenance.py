@@ -45,15 +45,20 @@ SHAPES3D = {
 }
 
 
+def n_steps(epochs: int, batch_size: int, images: int) -> int:
+    """Return how many steps a training takes; the last batch of an epoch may be smaller."""
+    return epochs * -(-images // batch_size)
+
+
 def provenance(study: Study, experiments: Iterable[Experiment] = ()) -> pd.DataFrame:
     """Return a table (what, papers, this run) of data, models, sample sizes, device and minutes."""
     experiments = list(experiments)
     f, p = study.facts(), study.pipeline
     own = [p.methods[e.method] for e in experiments]
-    recipe = p.encoder.batch_size, p.encoder.epochs
-    recipes = _distinct(((m.batch_size or recipe[0], m.epochs or recipe[1]) for m in own), recipe)
-    steps = [f"{size}, {n * -(-f['images']['train'] // size):,}" for size, n in recipes]
-    epochs = _distinct((n for _, n in recipes), recipe[1])
+    default = p.encoder.epochs, p.encoder.batch_size
+    recipes = _distinct((p.recipe(m) for m in own), default)
+    steps = [f"{size}, {n_steps(n, size, f['images']['train']):,}" for n, size in recipes]
+    epochs = _distinct((n for n, _ in recipes), default[0])
     scales = _distinct((find_kind(e.vector_type).epsilon for e in experiments), 1.0)  # unit vectors: 10
     every, n_test = p.certification.test_every, f["images"]["test"]
     papers = CELEBA | {"fairface": FAIRFACE, "shapes3d": SHAPES3D}.get(f["dataset"], {})

@@ -21,9 +21,9 @@ from lassi_lib.study.cache import Stage
 from lassi_lib.study.experiment import Experiment, Question, experiments_by, experiments_of
 from lassi_lib.study.knowledge import knowledge_table
 from lassi_lib.study.published import published
-from lassi_lib.study.statistics import PAIR, paired_difference, parts_of, summarise, with_ends
+from lassi_lib.study.statistics import PAIR, parts_of, summarise
 from lassi_lib.study.study import Study
-from lassi_lib.study.verdicts import Verdict, VerdictRule, beyond_seeds, decided, of_seeds, worst_of
+from lassi_lib.study.verdicts import Verdict, VerdictRule, beyond_seeds, change, of_seeds, worst_of
 
 VOTED = "exact center, votes"
 SETTINGS = ("lambda_2", "sigma_cs", "sigma_rs")
@@ -297,13 +297,8 @@ def lambda_steps(study: Study, rows: pd.DataFrame, rule: VerdictRule) -> pd.Data
             row = {"task": key["task"], "sensitive": key["sensitive"], "n_seeds": pair["seed"].nunique()}
             row |= {"from": f"{a:g}", "to": f"{b:g}"}
             for seeds, suffix in (("fixed", "_these_models"), ("random", "")):
-                gain = paired_difference(pair, high, low, "certified", seeds=seeds)
-                loss = paired_difference(pair, low, high, "correct", seeds=seeds)
-                for name, d in (("fairness_gain", gain), ("accuracy_loss", loss)):
-                    row |= with_ends(name, d.difference, *d.bounds(tail))
-                kept = (-x for x in loss.bounds(tail)[::-1])
-                row[f"jumps{suffix}"] = decided(*gain.bounds(tail), rule.min_fairness_gain)
-                row[f"stays{suffix}"] = decided(*kept, -rule.max_accuracy_loss)
+                values, jumps, stays = change(pair, high, low, rule, tail, seeds)
+                row |= values | {f"jumps{suffix}": jumps, f"stays{suffix}": stays}
             doublings = math.log2(b / a) if a > 0 else math.inf
             table.append(row | {"gain per doubling": row["fairness_gain"] / doublings})
     table = pd.DataFrame(table)

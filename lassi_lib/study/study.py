@@ -312,8 +312,8 @@ class Study:
             from lassi_lib.learning.train import EncoderTraining, train_representation
 
             p, m = self.pipeline.encoder, self.settings(e)
-            given = {**asdict(p), "hidden": tuple(p.hidden), "epochs": m.epochs or p.epochs}
-            given["batch_size"] = m.batch_size or p.batch_size
+            epochs, batch_size = self.pipeline.recipe(m)
+            given = asdict(p) | {"hidden": tuple(p.hidden), "epochs": epochs, "batch_size": batch_size}
             given["keep"] = m.keep
             sigma_cs = self.spec(e.method, e.vector_type).sigma_cs if m.sampling == "gaussian" else None
             weights = {k: getattr(m, k) for k in ("lambda_1", "lambda_2", "lambda_3", "augment")}

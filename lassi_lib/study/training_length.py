@@ -7,22 +7,22 @@ when hardly any were taken. So each method is also kept at its last epoch, after
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
 from lassi_lib.errors import StudyError
 from lassi_lib.study.experiment import Experiment, Question, experiments_of
-from lassi_lib.study.params import MethodParams
+from lassi_lib.study.provenance import n_steps
 from lassi_lib.study.published import published
 from lassi_lib.study.sensitivity import variants, varied
-from lassi_lib.study.statistics import PAIR, paired_difference, parts_of, summarise, with_ends
+from lassi_lib.study.statistics import PAIR, parts_of, summarise
 from lassi_lib.study.study import Study
-from lassi_lib.study.verdicts import Verdict, VerdictRule, beyond_seeds, decided, of_seeds, tally, worst_of
+from lassi_lib.study.verdicts import Verdict, VerdictRule, beyond_seeds, change, of_seeds, tally, worst_of
 
 ORIGINAL = "best epoch (original rule)"
-_PRINTED = ("Table 1", "Table 3", "Supp. Table 12", "Supp. Table 16")  # certified, with a task and without
+_PRINTED = ("Supp. Table 12", "Supp. Table 16")  # with a task, and without
 _RATES = ("certified_fairness", "accuracy")
 
 
@@ -60,17 +60,15 @@ def wanted(study: Study, given: dict[str, Any]) -> Iterator[tuple[Study, Experim
 
 def _length(study: Study, method: str) -> dict[str, Any]:
     """Return a variant's method, which epoch is kept, of how many, and how many steps these are."""
-    of: MethodParams = study.pipeline.methods[method]
-    recipe = study.pipeline.encoder
-    epochs = of.epochs or recipe.epochs
-    a_step = of.batch_size or recipe.batch_size
+    of = study.pipeline.methods[method]
+    epochs, batch_size = study.pipeline.recipe(of)
     images = study.latent_facts(study.training_split)["images"]
     kept = ORIGINAL if of.keep == "best" else "last epoch"
     return {
         "method": method.split(" ")[0],
         "kept": kept,
         "epochs": epochs,
-        "steps": epochs * -(-images // a_step),
+        "steps": n_steps(epochs, batch_size, images),
     }
 
 
@@ -139,7 +137,7 @@ def length_table(study: Study, rows: pd.DataFrame, confidence: float = 0.95) -> 
 
 def printed_rates(metric: str) -> pd.Series:
     """Return the supplement's rates of CelebA at 64 pixels, indexed by task, sensitive and method."""
-    facts = published(source="eccv2022", table=_PRINTED[2:], dataset="CelebA", metric=metric)
+    facts = published(source="eccv2022", table=_PRINTED, dataset="CelebA", metric=metric)
     facts = facts[(facts["image_size"] == 64) & (facts["vector_type"] == "mean_difference")]
     return facts.set_index(["task", "sensitive", "method"])["value"]
 
@@ -149,8 +147,9 @@ def length_gains(study: Study, rows: pd.DataFrame, rule: VerdictRule) -> pd.Data
 
     A row per pair, method with an adversarial loss, and variant has the `fairness_gain` and the `accuracy_loss`
     in points, with bounds one-sided at the rule's confidence, divided over the pairs (Bonferroni; a pair's
-    variants are not counted, since one of them is judged). `outcome` says whether the gain is at least `min_fairness_gain` and the loss
-    at most `max_accuracy_loss`, over the seeds that both have; `outcome_these_models` leaves seeds out.
+    variants are not counted, since one of them is judged). `outcome` says whether the gain is at least
+    `min_fairness_gain` and the loss at most `max_accuracy_loss`, over the seeds that both have;
+    `outcome_these_models` leaves seeds out.
     """
     methods = list(dict.fromkeys(rows["method"]))
     of = study.pipeline.methods
@@ -169,16 +168,8 @@ def length_gains(study: Study, rows: pd.DataFrame, rule: VerdictRule) -> pd.Data
             row = {"task": key["task"], "sensitive": key["sensitive"]} | _length(study, name)
             row |= {"n_seeds": len(seeds)}
             for counted, suffix in (("fixed", "_these_models"), ("random", "")):
-                gain = paired_difference(both, name, base, "certified", seeds=counted)
-                loss = paired_difference(both, base, name, "correct", seeds=counted)
-                for value, d in (("fairness_gain", gain), ("accuracy_loss", loss)):
-                    row |= with_ends(value, d.difference, *d.bounds(tail))
-                kept = (-x for x in loss.bounds(tail)[::-1])
-                halves = (
-                    decided(*gain.bounds(tail), rule.min_fairness_gain),
-                    decided(*kept, -rule.max_accuracy_loss),
-                )
-                row[f"outcome{suffix}"] = worst_of(halves)
+                values, *halves = change(both, name, base, rule, tail, counted)
+                row |= values | {f"outcome{suffix}": worst_of(halves)}
             table.append(row)
     table = pd.DataFrame(table)
     table["outcome"] = beyond_seeds(table["outcome"], table["n_seeds"])
@@ -233,10 +224,10 @@ def length_verdict(gains: pd.DataFrame, rule: VerdictRule) -> Verdict:
     return Verdict(outcome, text, table)
 
 
-def gap_text(table: pd.DataFrame, named: Sequence[str] = ("task", "sensitive", "method")) -> str:
+def gap_text(table: pd.DataFrame) -> str:
     """Say how much of the distance to the published rate each pair's longest training covers."""
     lines = []
-    for key, part in parts_of(table, named):
+    for key, part in parts_of(table, ("task", "sensitive", "method")):
         if not (part["kept"] == ORIGINAL).any():  # the control
             continue
         base = part[part["kept"] == ORIGINAL].iloc[0]

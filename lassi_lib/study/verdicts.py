@@ -85,6 +85,36 @@ def decided(low: float, high: float, threshold: float) -> str:
     return "supported" if low >= threshold else "not supported" if high < threshold else "inconclusive"
 
 
+def change(
+    rows: pd.DataFrame, after: str, before: str, rule: VerdictRule, tail: float, seeds: str
+) -> tuple[dict[str, float], str, str]:
+    """Return what one method changes against another on a pair: its values, and an outcome for each half.
+
+    The values are `fairness_gain` and `accuracy_loss` in points, with bounds; the outcomes say whether the gain
+    is at least `min_fairness_gain`, and the loss at most `max_accuracy_loss`.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        Certificate rows of one pair: both methods, on the same seeds and points.
+    after, before : str
+        The two methods.
+    rule : VerdictRule
+        The limits of gain and loss.
+    tail : float
+        Probability with which each one-sided bound may be wrong.
+    seeds : {'random', 'fixed'}
+        As in `paired_difference`: 'fixed' judges these models alone.
+    """
+    gain = paired_difference(rows, after, before, "certified", seeds=seeds)
+    loss = paired_difference(rows, before, after, "correct", seeds=seeds)
+    low, high = loss.bounds(tail)
+    values = with_ends("fairness_gain", gain.difference, *gain.bounds(tail))
+    values |= with_ends("accuracy_loss", loss.difference, low, high)
+    gains = decided(*gain.bounds(tail), rule.min_fairness_gain)
+    return values, gains, decided(-high, -low, -rule.max_accuracy_loss)
+
+
 def tally(outcomes: pd.Series, named: Iterable[str] = OUTCOMES) -> str:
     """Return how often each outcome occurs: '3 supported, 0 not supported, 1 inconclusive'."""
     return ", ".join(f"{(outcomes == name).sum()} {name}" for name in named)
